@@ -1,0 +1,49 @@
+"""The values that the two halves of the protocol exchange with their edges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .memory import CallId
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request ready to be sent; `fields` are all that it has beside Host."""
+
+    url: str
+    fields: Sequence[tuple[str, str]]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response, to be sent or as received; names of fields in lower case."""
+
+    status: int
+    fields: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as the server reads it: names, encoded arguments, and what bounds and identifies it."""
+
+    module: str
+    function: str
+    #: `[args, kwargs]` in the media type of the request.
+    arguments: bytes
+    #: Seconds that the caller still waits, or None.
+    timeout: float | None = None
+    #: None when the caller gave no idempotency key.
+    call_id: CallId | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one request asks for: one call, or many (`streamed`)."""
+
+    calls: Sequence[Call]
+    streamed: bool = field(default=False)

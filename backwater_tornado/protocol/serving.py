@@ -1,0 +1,375 @@
+"""The server's half of the protocol: from a request's head and body to calls, and from outcomes to a response.
+
+A request passes the steps in `HEAD_STEPS` on its head alone, before a byte of its body is read; then its body passes
+`BODY_STEPS`. Each step reads and fills the `Exchange` or raises the error that the caller gets. Once the signature was
+good, every answer is signed.
+
+Rule: no clock, no socket, no dice; `now` is given. Running the functions is the edge's part (`dispatch`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from backwater_tornado.errors import (
+    BodyTooLarge,
+    BodyUndecodable,
+    CallFailed,
+    DigestMismatch,
+    LengthRequired,
+    MethodNotAllowed,
+    NotAcceptable,
+    NotInScope,
+    PathNotFound,
+    RequestMalformed,
+    ResultTooLarge,
+    ResultUnserializable,
+    Unserializable,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+    WrongAuthority,
+)
+from backwater_tornado.exposure import Exposure, Function
+from backwater_tornado.options import ServerOptions
+
+from .batches import ANSWERS_MEDIA_TYPES, decode_envelope
+from .codec import JSON, MSGPACK, Codec, codec_for
+from .compression import compress, decompress
+from .headers import (
+    accepted_media_types,
+    decode_bytes,
+    dictionary_members,
+    encode_bytes,
+    media_type_of,
+    parse_call_key,
+    parse_timeout,
+    parse_traceparent,
+)
+from .keys import Key, KeyRing
+from .memory import CallId, CallMemory, Recorded
+from .messages import Batch, Call, HttpResponse
+from .problems import PROBLEM_MEDIA_TYPES, describe
+from .signatures import RequestHead, Verified, check_freshness, sign_response, verify_request
+
+VERSION = "2"
+PREFIX = "/backwater/"
+RETRY_AFTER = 1.0
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way through the steps."""
+
+    head: RequestHead
+    now: float
+    #: SHA-256 of the body as received; the edge fills it in with the body.
+    digest: bytes = b""
+    body: bytes = b""
+    verified: Verified | None = None
+    #: (module, function) of the path, or None for many calls in one request.
+    target: tuple[str, str] | None = None
+    codec: Codec = JSON
+    answer_codec: Codec = JSON
+    batch: Batch | None = None
+
+    @property
+    def key(self) -> Key:
+        """The key that signed the request; only after `check_signature`."""
+        assert self.verified is not None
+        return self.verified.key
+
+    def field(self, name: str) -> str | None:
+        """A covered field; only after `check_signature`."""
+        assert self.verified is not None
+        return self.verified.fields.get(name)
+
+
+@dataclass(slots=True)
+class Serving:
+    """What every request is served with; `keys` may be replaced at any time."""
+
+    keys: KeyRing
+    exposure: Exposure
+    options: ServerOptions
+    memory: CallMemory
+
+    def accept_head(self, exchange: Exchange) -> None:
+        """Let a request's head pass `HEAD_STEPS`; raises what the first failing step raises."""
+        for step in HEAD_STEPS:
+            step(self, exchange)
+
+    def accept_body(self, exchange: Exchange) -> Batch:
+        """Let a request's body pass `BODY_STEPS`; gives the calls."""
+        for step in BODY_STEPS:
+            step(self, exchange)
+        assert exchange.batch is not None
+        return exchange.batch
+
+    def find_function(self, key: Key, call: Call) -> Function:
+        """The exposed function, if the key may call it."""
+        function = self.exposure.find(call.module, call.function)
+        if not key.scopes.allows_call(call.module, call.function):
+            raise NotInScope(f"the key {key.id} may not call {call.module}.{call.function}")
+        return function
+
+    def encode_result(self, codec: Codec, value: Any) -> Recorded:
+        """A function's result as an answer; one that cannot be encoded, or is too large, becomes a problem."""
+        limit = self.options.limits.max_encoded_result_size
+        try:
+            body = codec.encode(value)
+        except Unserializable as error:
+            return self.encode_problem(codec, ResultUnserializable(str(error)))
+        if len(body) > limit:
+            text = f"the encoded result has {len(body)} bytes; max_encoded_result_size is {limit}"
+            return self.encode_problem(codec, ResultTooLarge(text))
+        return Recorded(True, 200, codec.media_type, body)
+
+    @staticmethod
+    def encode_problem(codec: Codec, error: CallFailed) -> Recorded:
+        """An error as an answer."""
+        media_type = PROBLEM_MEDIA_TYPES[codec.media_type]
+        values = JSON if codec is JSON else MSGPACK
+        try:
+            body = values.encode(describe(error))
+        except Unserializable:  # the exception's own arguments: the rest is text and numbers
+            error.extra = {}
+            body = values.encode({**describe(error), "exception": None})
+        return Recorded(False, error.status, media_type, body)
+
+    def respond(self, exchange: Exchange, answer: Recorded, now: float, extra: Mapping[str, str]) -> HttpResponse:
+        """The response that carries one answer: compressed, digested, and signed if the request's signature was good."""
+        limits = self.options.limits
+        fields = {"content-type": answer.media_type}
+        body = answer.body
+        if takes_zstd(exchange):
+            packed = compress(body, limits.compression_threshold, limits.compression_level)
+            if packed is not None:
+                fields["content-encoding"] = "zstd"
+                body = packed
+        fields["content-length"] = str(len(body))
+        fields.update(extra)
+        if exchange.verified is not None:
+            fields["content-digest"] = f"sha-256={encode_bytes(hashlib.sha256(body).digest())}"
+            self.sign(exchange, answer.status, fields, now)
+        return HttpResponse(answer.status, fields, body)
+
+    def begin_stream(self, exchange: Exchange, now: float) -> HttpResponse:
+        """The head of a response whose answers follow in frames (`batches`)."""
+        fields = {"content-type": ANSWERS_MEDIA_TYPES[exchange.codec.media_type]}
+        self.sign(exchange, 200, fields, now)
+        return HttpResponse(200, fields, b"")
+
+    @staticmethod
+    def sign(exchange: Exchange, status: int, fields: dict[str, str], now: float) -> None:
+        """Add the signature over all fields and over the request."""
+        nonce = exchange.verified.parameters.nonce if exchange.verified is not None else None
+        head = exchange.head
+        fields["signature-input"], fields["signature"] = sign_response(
+            exchange.key, head, status, fields, created=int(now), nonce=nonce or ""
+        )
+
+    def refuse(self, exchange: Exchange, error: CallFailed, now: float) -> HttpResponse:
+        """The response that tells an error."""
+        extra: dict[str, str] = {}
+        if error.status == 503 or error.retry_after is not None:
+            extra["retry-after"] = str(int(error.retry_after or RETRY_AFTER))
+        if error.status == 405:
+            extra["allow"] = "POST"
+        codec = exchange.answer_codec if exchange.verified is not None else JSON
+        return self.respond(exchange, self.encode_problem(codec, error), now, extra)
+
+
+def takes_zstd(exchange: Exchange) -> bool:
+    """Whether the caller takes zstd; one that does not say takes it, unless it speaks JSON (as plain curl does)."""
+    if exchange.verified is None:
+        return False
+    accepted = exchange.field("accept-encoding")
+    if accepted is None:
+        return exchange.codec is not JSON
+    return "zstd" in accepted_media_types(accepted)
+
+
+# The steps -----------------------------------------------------------------------------------------------------------
+
+
+def check_method(serving: Serving, exchange: Exchange) -> None:
+    """POST, as everything here changes or may change something."""
+    if exchange.head.method != "POST":
+        raise MethodNotAllowed(f"calls are made with POST, not {exchange.head.method}")
+
+
+def read_target(serving: Serving, exchange: Exchange) -> None:
+    """`{base}/backwater/2/{module}/{function}`, or `{base}/backwater/2` for many calls."""
+    _, found, rest = exchange.head.path.rpartition(PREFIX)
+    version, *names = rest.split("/")
+    if not found or version != VERSION:
+        raise PathNotFound(f"version {version!r} of the protocol is not served here; {VERSION} is")
+    if names in ([], [""]):
+        return
+    if len(names) != 2 or not all(names):
+        raise PathNotFound("the path is /backwater/2/MODULE/FUNCTION")
+    try:
+        exchange.target = unquote(names[0], errors="strict"), unquote(names[1], errors="strict")
+    except UnicodeDecodeError as error:
+        raise PathNotFound("the path is not percent-encoded UTF-8") from error
+
+
+def check_length(serving: Serving, exchange: Exchange) -> None:
+    """A stated length within the limit; so nothing unbounded is ever read."""
+    fields = exchange.head.fields
+    stated = fields.get("content-length")
+    if stated is None or "transfer-encoding" in fields:
+        raise LengthRequired("the request needs a Content-Length and no Transfer-Encoding")
+    if not stated.isascii() or not stated.isdigit() or len(stated) > 15:
+        raise RequestMalformed("Content-Length is not a number")
+    limit = serving.options.limits.max_encoded_args_size
+    if int(stated) > limit:
+        raise BodyTooLarge(f"the body has {stated} bytes; max_encoded_args_size is {limit}")
+
+
+def check_signature(serving: Serving, exchange: Exchange) -> None:
+    """Key, coverage and MAC; from here on the request is the key holder's, and answers are signed."""
+    exchange.verified = verify_request(
+        exchange.head, serving.keys, exchange.now, serving.options.clock_tolerance
+    )
+
+
+def check_authority(serving: Serving, exchange: Exchange) -> None:
+    """The request was signed for this server, where the server knows its names."""
+    names = serving.options.authorities
+    if names and exchange.head.authority not in names:
+        raise WrongAuthority(f"the request was signed for {exchange.head.authority!r}, which is not a name of this server")
+
+
+def check_clock(serving: Serving, exchange: Exchange) -> None:
+    """Signed neither too long ago nor in the future."""
+    assert exchange.verified is not None
+    check_freshness(exchange.verified.parameters, exchange.now, serving.options.clock_tolerance)
+
+
+def check_replay(serving: Serving, exchange: Exchange) -> None:
+    """The nonce is new. It is remembered for as long as `check_clock` lets its signature pass."""
+    assert exchange.verified is not None
+    parameters = exchange.verified.parameters
+    assert parameters.nonce is not None
+    expires = parameters.created + serving.options.clock_tolerance + 1
+    serving.memory.admit(exchange.key.id, parameters.nonce, expires, exchange.now)
+
+
+def choose_codecs(serving: Serving, exchange: Exchange) -> None:
+    """The codec of the body by Content-Type, that of the answer by Accept; by default the same."""
+    unsafe = serving.options.limits.decode_unsafe_terms
+    media_type = media_type_of(exchange.field("content-type") or "")
+    codec = codec_for(media_type, unsafe=unsafe)
+    if codec is None:
+        raise UnsupportedMediaType(f"{media_type or 'no media type'} is not served here; application/msgpack is, and JSON")
+    exchange.codec = exchange.answer_codec = codec
+    accept = exchange.field("accept")
+    if accept is None:
+        return
+    for name in accepted_media_types(accept):
+        found = codec if name in ("*/*", "application/*") else codec_for(name, unsafe=unsafe)
+        if found is not None:
+            exchange.answer_codec = found
+            return
+    raise NotAcceptable(f"none of the accepted media types ({accept[:100]}) is served here")
+
+
+def check_encoding(serving: Serving, exchange: Exchange) -> None:
+    """zstd, or nothing."""
+    encoding = exchange.field("content-encoding")
+    if encoding not in (None, "zstd"):
+        raise UnsupportedEncoding(f"content encoding {encoding!r} is not served here; zstd is")
+
+
+def check_digest(serving: Serving, exchange: Exchange) -> None:
+    """The body, as received, is the one that was signed for."""
+    for name, value in dictionary_members(exchange.field("content-digest") or ""):
+        if name == "sha-256":
+            if decode_bytes(value) != exchange.digest:
+                raise DigestMismatch("the body is not the one that Content-Digest was made of: it changed on its way")
+            return
+    raise RequestMalformed("Content-Digest has no sha-256")
+
+
+def decompress_body(serving: Serving, exchange: Exchange) -> None:
+    """Undo zstd, never beyond the limit."""
+    if exchange.field("content-encoding") == "zstd":
+        exchange.body = decompress(exchange.body, serving.options.limits.max_encoded_args_size)
+
+
+def read_calls(serving: Serving, exchange: Exchange) -> None:
+    """The calls with their ids and bounds; arguments stay encoded until a call is looked up."""
+    if exchange.target is None:
+        _read_batch(serving, exchange)
+        return
+    timeout, call_key = exchange.field("backwater-timeout"), exchange.field("idempotency-key")
+    call = Call(
+        module=exchange.target[0],
+        function=exchange.target[1],
+        arguments=exchange.body,
+        timeout=None if timeout is None else parse_timeout(timeout),
+        call_id=None if call_key is None else CallId(*parse_call_key(call_key)),
+        traceparent=parse_traceparent(exchange.field("traceparent")),
+    )
+    exchange.batch = Batch([call])
+
+
+def _read_batch(serving: Serving, exchange: Exchange) -> None:
+    if exchange.codec.media_type not in ANSWERS_MEDIA_TYPES:
+        raise UnsupportedMediaType("many calls in one request travel as msgpack or JSON")
+    envelope = decode_envelope(exchange.codec.media_type, exchange.body)
+    most = serving.options.max_calls_per_request
+    if len(envelope.calls) > most:
+        raise BodyTooLarge(f"the request has {len(envelope.calls)} calls; max_calls_per_request is {most}")
+    exchange.answer_codec = exchange.codec
+    exchange.batch = Batch(
+        [
+            Call(
+                module=each.module,
+                function=each.function,
+                arguments=bytes(each.arguments),
+                timeout=each.timeout,
+                call_id=CallId(envelope.stream, each.number, envelope.settled, each.age),
+                traceparent=parse_traceparent(each.traceparent),
+            )
+            for each in envelope.calls
+        ],
+        streamed=True,
+    )
+
+
+def decode_arguments(codec: Codec, arguments: bytes) -> tuple[list[Any], dict[str, Any]]:
+    """`[args, kwargs]` of one call; raises `BodyUndecodable`."""
+    decoded = codec.decode(arguments)
+    match decoded:
+        case [list() | tuple() as args, dict() as kwargs] if all(isinstance(name, str) for name in kwargs):
+            return list(args), kwargs
+    raise BodyUndecodable("the body is not [[argument, …], {name: argument, …}]")
+
+
+def call_digest(call: Call) -> bytes:
+    """What tells two calls with the same idempotency key apart: names and arguments."""
+    text = b"\x00".join([call.module.encode(), call.function.encode(), call.arguments])
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+Step = Callable[[Serving, Exchange], None]
+#: Sizes, key, signature, freshness, replay: all on the head alone, before the body is read.
+HEAD_STEPS: tuple[Step, ...] = (
+    check_method,
+    read_target,
+    check_length,
+    check_signature,
+    check_authority,
+    check_clock,
+    check_replay,
+    choose_codecs,
+    check_encoding,
+)
+#: On the body as received.
+BODY_STEPS: tuple[Step, ...] = (check_digest, decompress_body, read_calls)

@@ -1,0 +1,180 @@
+"""What the blocking and the awaitable client share: keys, numbers, endpoints, counters, and every verb as a generator.
+
+Rule: no socket and no waiting here; the clients perform what the generators yield (`driving`). Safe across threads.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from threading import Lock
+from typing import Any
+
+import msgspec
+
+from .context import current_call
+from .driving import Flow
+from .errors import (
+    BodyTooLarge,
+    CallFailed,
+    InvalidEndpoint,
+    InvalidOption,
+    RemoteError,
+    ResponseUndecodable,
+)
+from .options import CallOptions, ClientOptions, Endpoint, Limits, make_options
+from .protocol.calling import (
+    Answer,
+    Attempt,
+    Outgoing,
+    Seal,
+    Sealed,
+    Target,
+    call_flow,
+    clock_offset,
+    decode_answer,
+    open_one,
+    seal_many,
+    seal_one,
+)
+from .protocol.codec import codec_for
+from .protocol.keys import KeyRing
+from .protocol.messages import HttpResponse
+from .protocol.problems import original_exception
+from .protocol.signatures import Parameters
+from .streams import Stream
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a client has done since it was made; bytes are those of bodies."""
+
+    calls: int = 0
+    failures: int = 0
+    requests: int = 0
+    retries: int = 0
+    bytes_out: int = 0
+    bytes_in: int = 0
+
+
+class Session:
+    """The state of one client."""
+
+    def __init__(self, endpoints: object, secret: object, given: dict[str, Any]) -> None:
+        limits = {name: given.pop(name) for name in list(given) if name in Limits.__slots__}
+        self.options = make_options(ClientOptions, {**given, "limits": make_options(Limits, limits)})
+        self.keys = KeyRing.of(secret)  # type: ignore[arg-type]
+        self.targets = [Target(Endpoint.parse(each)) for each in _listed(endpoints)]
+        codec = codec_for(self.options.media_type, unsafe=self.options.limits.decode_unsafe_terms)
+        if codec is None:
+            raise InvalidOption(f"media_type {self.options.media_type!r} is unknown, or needs decode_unsafe_terms")
+        self.codec = codec
+        self.stream = Stream()
+        self.counters = Counters()
+        self._lock = Lock()
+
+    def renew(self) -> None:
+        """In a child process: numbers and locks of its own."""
+        self.stream.renew()
+        self._lock = Lock()
+
+    def count(self, **steps: int) -> None:
+        """Add to the counters."""
+        with self._lock:
+            for name, step in steps.items():
+                setattr(self.counters, name, getattr(self.counters, name) + step)
+
+    def counted(self) -> dict[str, int]:
+        """The counters as they are now."""
+        with self._lock:
+            return asdict(self.counters)
+
+    # Verbs -----------------------------------------------------------------------------------------------------------
+
+    def calling(
+        self, module: str, function: str, args: Sequence[Any], kwargs: dict[str, Any], own: CallOptions
+    ) -> Flow[Any]:
+        """One call, from its arguments to its result or error."""
+        call = self._begin(module, function, args, kwargs, own)
+        try:
+            flow = call_flow(call, self.targets, self.options, time.monotonic, random.random)
+            answer = yield from flow
+            value = decode_answer(answer, unsafe=self.options.limits.decode_unsafe_terms)
+            return value if own.returns is None else _convert(value, own.returns)
+        except RemoteError as error:
+            self.count(failures=1)
+            original = original_exception(error, self.options.exceptions)
+            if self.options.rethrow_remote_exceptions and original is not None:
+                raise original from error
+            raise
+        except CallFailed:
+            self.count(failures=1)
+            raise
+        finally:
+            self.stream.settle(call.number)
+
+    def _begin(
+        self, module: str, function: str, args: Sequence[Any], kwargs: dict[str, Any], own: CallOptions
+    ) -> Outgoing:
+        arguments = self.codec.encode([list(args), kwargs])
+        limit = self.options.limits.max_encoded_args_size
+        if len(arguments) > limit:
+            raise BodyTooLarge(f"the encoded arguments have {len(arguments)} bytes; max_encoded_args_size is {limit}")
+        timeout = self.options.call_timeout if own.timeout is None else own.timeout
+        deadline = time.monotonic() + timeout
+        traceparent = own.traceparent
+        serving = current_call()
+        if serving is not None:
+            deadline = min(deadline, serving.deadline or deadline)
+            traceparent = traceparent or serving.traceparent
+        self.count(calls=1)
+        return Outgoing(self.stream.begin(), module, function, arguments, deadline, own.idempotent, traceparent)
+
+    # One request -----------------------------------------------------------------------------------------------------
+
+    def seal(self, attempts: Sequence[Attempt]) -> Sealed:
+        """A signed request for these calls, all to the same target."""
+        nonce, settled = self.stream.draw()
+        seal = Seal(self.stream.name, self.codec, self.options.limits)
+        unix, clock = time.time(), time.monotonic()
+        target = attempts[0].target
+        key = self.keys.signing_key(unix)
+        retries = sum(attempt.fresh for attempt in attempts)
+        if len(attempts) == 1:
+            sealed = seal_one(seal, key, attempts[0], nonce=nonce, settled=settled, clock=clock, unix=unix)
+        else:
+            calls = [attempt.call for attempt in attempts]
+            sealed = seal_many(seal, key, target, calls, nonce=nonce, settled=settled, clock=clock, unix=unix)
+        self.count(requests=1, retries=retries, bytes_out=len(sealed.request.body))
+        return sealed
+
+    def open(self, sealed: Sealed, target: Target, response: HttpResponse) -> Answer:
+        """The verified answer; what it says of the server's clock is kept."""
+        answer, parameters = open_one(sealed, response, self.options.limits.max_encoded_result_size)
+        self.note_clock(target, parameters)
+        return answer
+
+    @staticmethod
+    def note_clock(target: Target, parameters: Parameters) -> None:
+        """Remember how far the server's clock is from ours."""
+        target.offset = clock_offset(parameters, time.time())
+
+
+def _listed(endpoints: object) -> Iterable[object]:
+    if isinstance(endpoints, list | set | frozenset):
+        if not endpoints:
+            raise InvalidEndpoint("no endpoint was given")
+        return endpoints
+    # A pair (host, port) is one endpoint; any other tuple is several.
+    if isinstance(endpoints, tuple) and not (len(endpoints) == 2 and isinstance(endpoints[1], int)):
+        return _listed(list(endpoints))
+    return [endpoints]
+
+
+def _convert(value: Any, wanted: Any) -> Any:
+    try:
+        return msgspec.convert(value, wanted)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise ResponseUndecodable(f"the result is not what `returns` says: {error}") from error

@@ -1,0 +1,180 @@
+"""The one command: `python -m tests` checks format, lint, types and behaviour, on the source and on the built wheel.
+
+Every step is printed with its time; the first one to fail ends the run. The last line adds up all runs of pytest, and
+a failed step that is not a run of pytest counts as one failure, so that "0 failed" always means that all is well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests import environments
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+#: What `--fast` runs: all that needs no server and no process of its own.
+FAST_TESTS = ("tests/unit", "tests/test_layers.py", "tests/test_shape.py")
+
+#: The tail of the report is read by `.ci/run`, which repeats it after make's own last words.
+SUMMARY_FILE = PROJECT / "build" / "tests-summary.txt"
+
+
+class StepFailed(Exception):
+    """A step went wrong; the message names it."""
+
+
+@dataclass
+class Totals:
+    """Tests added up over all runs of pytest."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def add(self, report: Path) -> None:
+        """Adds the counts of one run from the JUnit file it wrote."""
+        if not report.exists():  # pytest itself did not start
+            return
+        for suite in ElementTree.parse(report).getroot().iter("testsuite"):  # noqa: S314 - written by our own pytest
+            failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            skipped = int(suite.get("skipped", 0))
+            self.failed += failed
+            self.skipped += skipped
+            self.passed += max(0, int(suite.get("tests", 0)) - failed - skipped)
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def went_well(*commands: Sequence[str], quiet: bool = False, env: Mapping[str, str] | None = None) -> bool:
+    """Runs commands one after the other up to the first that fails; a quiet one speaks only when it fails."""
+    for command in commands:
+        done = subprocess.run(
+            command, cwd=PROJECT, check=False, stdin=subprocess.DEVNULL, env=env, capture_output=quiet, text=True
+        )
+        if done.returncode != 0:
+            print(f"{done.stdout or ''}{done.stderr or ''}exit code {done.returncode}: {' '.join(command)}")
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One named check; `work` returns whether it went well."""
+
+    name: str
+    work: Callable[[], bool]
+
+    def run(self) -> None:
+        """Runs it, prints how long it took, raises StepFailed if it did not go well."""
+        print(f"\n── {self.name}", flush=True)
+        begun = time.monotonic()
+        well = self.work()
+        print(f"── {self.name}: {'ok' if well else 'FAILED'}, {time.monotonic() - begun:.1f} s", flush=True)
+        if not well:
+            raise StepFailed(self.name)
+
+
+class Run:
+    """What this run was asked for, the folder that it fills, and what it counts."""
+
+    def __init__(self, scratch: Path, pytest_args: Sequence[str]) -> None:
+        self.totals = Totals()
+        self._scratch = scratch
+        self._pytest_args = pytest_args
+        self._preparation: environments.Preparation | None = None
+
+    def pytest(self, python: str, *args: str, place: Path = PROJECT, env: Mapping[str, str] | None = None) -> bool:
+        """One run of pytest, its counts added to the totals."""
+        report = self._scratch / f"report-{time.monotonic_ns()}.xml"
+        command = [python, "-m", "pytest", "-q", f"--junitxml={report}", *args, *self._pytest_args]
+        done = subprocess.run(command, cwd=place, check=False, stdin=subprocess.DEVNULL, env=env)
+        self.totals.add(report)
+        nothing_chosen = done.returncode == 5 and bool(self._pytest_args)
+        return done.returncode == 0 or nothing_chosen
+
+    def build(self, pythons: Mapping[str, str]) -> bool:
+        """Builds archive and wheel, and begins to install the wheel for those Pythons."""
+        dist = self._scratch / "dist"
+        if not went_well(environments.build_command(PROJECT, dist), quiet=True):
+            return False
+        (wheel,) = dist.glob("*.whl")
+        self._preparation = environments.Preparation(wheel, self._scratch, pythons)
+        return True
+
+    def try_wheel(self, version: str) -> bool:
+        """Runs the tests against the installed wheel, the slow ones left out."""
+        assert self._preparation, "the wheel is built first"
+        folder = self._scratch / version
+        installed = str(environments.interpreter(folder))
+        place = environments.copy_tests(PROJECT, folder)
+        env = environments.clean_environment()
+        origin = "import sys, backwater_tornado as b; sys.exit(not b.__file__.startswith(sys.prefix) and b.__file__)"
+        return (
+            self._preparation.wait_for(version)
+            and went_well([installed, "-P", "-c", origin], env=env)
+            and self.pytest(installed, "-m", "not slow", place=place, env=env)
+        )
+
+    def end(self) -> None:
+        """Stops what runs beside the steps."""
+        if self._preparation:
+            self._preparation.end()
+
+
+def steps(run: Run, *, fast: bool, matrix: bool) -> list[Step]:
+    """What to do, in order: the cheapest first."""
+    own = sys.executable
+    chosen = [
+        Step("format", lambda: went_well([own, "-m", "ruff", "format", "--check", "--quiet", "."])),
+        Step("lint", lambda: went_well([own, "-m", "ruff", "check", "--quiet", "."])),
+        Step("types", lambda: went_well([own, "-m", "mypy"])),
+    ]
+    if fast:
+        return [*chosen, Step("unit tests", lambda: run.pytest(own, "-m", "not slow", *FAST_TESTS))]
+    pythons = environments.find_pythons() if matrix else {environments.OWN_VERSION: own}
+    return [
+        *chosen,
+        Step("build", lambda: run.build(pythons)),
+        Step("tests on the source", lambda: run.pytest(own)),
+        *(Step(f"tests on the wheel, Python {version}", partial(run.try_wheel, version)) for version in pythons),
+    ]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs what was asked for; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--fast", action="store_true", help="format, lint, types and unit tests only")
+    parser.add_argument("--no-matrix", action="store_true", help="try the wheel on this Python only")
+    parser.add_argument("pytest_args", nargs="*", metavar="-- PYTEST_ARG", help="given to every run of pytest")
+    asked = parser.parse_args(argv)
+    begun = time.monotonic()
+    failure = None
+    with tempfile.TemporaryDirectory(prefix="backwater-tests-") as scratch:
+        run = Run(Path(scratch), asked.pytest_args)
+        try:
+            for step in steps(run, fast=asked.fast, matrix=not asked.no_matrix):
+                step.run()
+        except StepFailed as failed:
+            failure = str(failed)
+            run.totals.failed = max(1, run.totals.failed)
+        finally:
+            run.end()
+    print(f"\n{f'FAILED at: {failure}' if failure else 'all is well'}, {time.monotonic() - begun:.0f} s in all")
+    SUMMARY_FILE.parent.mkdir(exist_ok=True)
+    SUMMARY_FILE.write_text(f"{run.totals}\n")
+    print(run.totals, flush=True)
+    return 1 if failure else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

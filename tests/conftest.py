@@ -1,0 +1,15 @@
+"""What holds for every test: how hypothesis searches. The time limit of a test stands in pyproject.toml."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# A slow machine is not a failure, so there is no deadline for one example: the test's own time limit holds.
+_COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+settings.register_profile("home", _COMMON)
+settings.register_profile("ci", _COMMON, derandomize=True, database=None, print_blob=True)
+settings.register_profile("thorough", _COMMON, max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "home"))

@@ -1,0 +1,256 @@
+"""Who may import whom: the table below, held against every import statement of the package.
+
+An import inside a function, or under TYPE_CHECKING, counts as any other; so does `import_module("…")`. A module that
+the table does not know is a failure: whoever adds one says first where it belongs.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import backwater_tornado
+
+PACKAGE = "backwater_tornado"
+ROOT = Path(backwater_tornado.__file__).parent
+
+
+@dataclass(frozen=True)
+class May:
+    """What one part may import: of ours, of others, and what of the standard library it must not."""
+
+    ours: str = ""
+    others: str = ""
+    never: str = ""
+
+
+#: Clock, dice, network, log: what decides takes these as arguments.
+IMPURE = "time os random secrets uuid asyncio socket logging"
+
+#: What the edges, which hold everything together, choose from.
+ALL_OF_OURS = (
+    "errors options context marks exposure protocol driving memory_sqlite threads dispatch listener server curl client"
+)
+
+#: The table. A name stands for a module, and for the folder of that name with all that is in it; `protocol.memory`
+#: is just that module. The more exact name wins.
+TABLE: Mapping[str, May] = {
+    "errors": May(never=IMPURE),
+    "options": May("errors", never=IMPURE),
+    "context": May(never="os random secrets uuid asyncio socket logging"),
+    "driving": May("errors", never=IMPURE),
+    "arguments": May("errors", "msgspec", never=IMPURE),
+    "marks": May("errors", never=IMPURE),
+    "exposure": May("errors arguments marks", "msgspec", never=IMPURE),
+    "protocol": May("errors options exposure protocol", "msgspec ormsgpack zstandard nacl", never=IMPURE),
+    "memory_sqlite": May("errors protocol.memory", never="time random secrets asyncio socket logging"),
+    "threads": May("errors options", never="socket"),
+    "dispatch": May("errors options context exposure threads protocol", never="socket"),
+    "listener": May("errors options", "tornado"),
+    "server": May(
+        "errors options context exposure threads protocol dispatch memory_sqlite listener", "tornado msgspec"
+    ),
+    "curl": May("errors options", "pycurl tornado"),
+    "client": May("errors options context protocol driving curl", "pycurl tornado"),
+    "doctor": May("errors options protocol driving curl client", "pycurl tornado"),
+    "__init__": May("errors options context marks exposure protocol memory_sqlite server client"),
+    "testing": May(f"__init__ {ALL_OF_OURS}", "tornado"),
+    "cli": May(f"__init__ doctor {ALL_OF_OURS}", "click rich tornado"),
+    "__main__": May("cli"),
+}
+
+#: The only ones that may look at environment variables.
+READS_ENVIRONMENT = {"cli", "__main__"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: its dotted name, `backwater_tornado.x` for ours, and where the statement stands."""
+
+    name: str
+    line: int
+
+
+def sources(root: Path = ROOT) -> dict[str, str]:
+    """The text of every module of the package by its name within it: `errors`, `protocol.codec`, `__init__`."""
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+        found[name] = path.read_text()
+    return found
+
+
+def imports_of(module: str, text: str, modules: set[str], packages: set[str]) -> Iterator[Import]:
+    """Every import in a module's text, wherever it stands, resolved to the module that it reaches."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, module, is_package=module in packages)
+            for alias in node.names:
+                inner = f"{origin}.{alias.name}".removeprefix(f"{PACKAGE}.")
+                yield Import(f"{PACKAGE}.{inner}" if inner in modules else origin, node.lineno)
+        elif isinstance(node, ast.Call) and _called_name(node) in {"import_module", "__import__"} and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield Import(first.value, node.lineno)
+
+
+def _origin(node: ast.ImportFrom, module: str, *, is_package: bool) -> str:
+    if node.level == 0:
+        return node.module or ""
+    parts = [PACKAGE, *(module.split(".") if module != "__init__" else [])]
+    up = node.level - 1 if is_package or module == "__init__" else node.level
+    return ".".join([*parts[: len(parts) - up], *([node.module] if node.module else [])])
+
+
+def _called_name(node: ast.Call) -> str:
+    function = node.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def ours(name: str) -> str | None:
+    """A module's name within the package, or None if it is not ours."""
+    if name == PACKAGE:
+        return "__init__"
+    return name.removeprefix(f"{PACKAGE}.") if name.startswith(f"{PACKAGE}.") else None
+
+
+def part_of(module: str, parts: Mapping[str, object]) -> str | None:
+    """The most exact entry that speaks for a module: itself, or a folder that it is in."""
+    name = module
+    while name not in parts:
+        name, dot, _ = name.rpartition(".")
+        if not dot:
+            return None
+    return name
+
+
+def violations(texts: Mapping[str, str], table: Mapping[str, May] = TABLE) -> list[str]:
+    """Every import that the table does not allow, and every module that it does not know."""
+    modules = set(texts)
+    packages = {name for name in modules if any(other.startswith(f"{name}.") for other in modules)}
+    found = []
+    for module, text in texts.items():
+        part = part_of(module, table)
+        if part is None:
+            found.append(f"{module} is not in the table")
+            continue
+        for imported in imports_of(module, text, modules, packages):
+            complaint = _complaint(imported.name, part, table[part])
+            if complaint:
+                found.append(f"{module}, line {imported.line}: {complaint}")
+    return found
+
+
+def _complaint(name: str, part: str, may: May) -> str | None:
+    inner = ours(name)
+    if inner is not None:
+        allowed = dict.fromkeys(may.ours.split())
+        return None if part_of(inner, allowed) else f"{part} may not import {inner}"
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return f"{part} must never import {top}" if top in may.never.split() else None
+    return None if top in may.others.split() else f"{part} may not import {top}"
+
+
+def environment_reads(texts: Mapping[str, str]) -> list[str]:
+    """Where environment variables are looked at, outside the command line."""
+    found = []
+    for module, text in texts.items():
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.Attribute | ast.Name) or module in READS_ENVIRONMENT:
+                continue
+            name = node.attr if isinstance(node, ast.Attribute) else node.id
+            if name in {"environ", "environb", "getenv"}:
+                found.append(f"{module}, line {node.lineno}")
+    return found
+
+
+def cycles(texts: Mapping[str, str]) -> list[str]:
+    """Modules that reach themselves through imports; a package's own `__init__` is left out."""
+    modules = set(texts)
+    packages = {name for name in modules if any(other.startswith(f"{name}.") for other in modules)}
+    reach = {
+        module: {inner for found in imports_of(module, text, modules, packages) if (inner := ours(found.name))}
+        for module, text in texts.items()
+    }
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for inner in reach.get(waiting.pop(), set()) - packages - {"__init__"}:
+                if inner not in seen:
+                    seen.add(inner)
+                    waiting.append(inner)
+        return seen
+
+    return [module for module in sorted(modules - packages - {"__init__"}) if module in reached(module)]
+
+
+def test_every_import_is_in_the_table() -> None:
+    assert violations(sources()) == []
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    assert cycles(sources()) == []
+
+
+def test_only_the_command_line_reads_the_environment() -> None:
+    assert environment_reads(sources()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "complaint"),
+    [
+        ("protocol.codec", "import time", "protocol must never import time"),
+        ("protocol.codec", "def now():\n    from os import path", "line 2: protocol must never import os"),
+        ("protocol.codec", "import asyncio.events", "protocol must never import asyncio"),
+        ("protocol.codec", "from tornado import web", "protocol may not import tornado"),
+        ("protocol.codec", "from ..server import routes", "protocol may not import server"),
+        ("protocol.codec", "from .. import server", "protocol may not import server"),
+        ("protocol", "from . import codec\nfrom .. import server", "line 2: protocol may not import server"),
+        ("exposure", "from backwater_tornado.protocol.codec import encode", "may not import protocol.codec"),
+        ("exposure", "from backwater_tornado import __version__", "exposure may not import __init__"),
+        ("errors", "if TYPE_CHECKING:\n    from backwater_tornado import options", "line 2: errors may not import op"),
+        ("errors", "import importlib\nimportlib.import_module('backwater_tornado.cli')", "errors may not import cli"),
+        ("memory_sqlite", "import backwater_tornado.protocol.codec", "may not import protocol.codec"),
+        ("server", "import requests", "server may not import requests"),
+        ("__init__", "from .cli import main", "__init__ may not import cli"),
+        ("helpers", "", "helpers is not in the table"),
+    ],
+)
+def test_a_planted_violation_is_caught(module: str, text: str, complaint: str) -> None:
+    known = dict.fromkeys(["errors", "options", "server", "cli", "protocol", "protocol.codec", "__init__"], "")
+    found = violations({**known, module: text})
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+def test_what_the_table_allows_passes() -> None:
+    texts = {
+        "__init__": "from .protocol.keys import Key",
+        "errors": "import enum",
+        "protocol": "",
+        "protocol.keys": "from .. import errors\nfrom . import memory\nimport nacl.hash",
+        "protocol.memory": "from backwater_tornado.errors import Replayed",
+        "memory_sqlite": "from backwater_tornado.protocol.memory import CallMemory\nimport sqlite3",
+    }
+    assert violations(texts) == []
+
+
+def test_a_planted_cycle_is_caught() -> None:
+    texts = {"protocol.a": "from . import b", "protocol.b": "from .c import x", "protocol.c": "from .a import y"}
+    assert cycles({"protocol": "", **texts}) == ["protocol.a", "protocol.b", "protocol.c"]
+
+
+@pytest.mark.parametrize("text", ["import os\nos.environ['X']", "from os import getenv\ngetenv('X')"])
+def test_a_planted_look_at_the_environment_is_caught(text: str) -> None:
+    assert environment_reads({"client": text, "cli": text}) == ["client, line 2"]

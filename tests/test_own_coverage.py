@@ -1,0 +1,63 @@
+"""Each module that only decides is covered wholly, every branch, by its own test file alone.
+
+So a test file says all that its module does, and a module without one is a failure.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import backwater_tornado
+from tests.test_layers import sources
+
+PROJECT = Path(__file__).parents[1]
+PACKAGE = Path(backwater_tornado.__file__).parent
+
+#: Beside everything in protocol/; edit this when a module comes that decides and does no I/O.
+ALSO = ("arguments", "context", "driving", "errors", "exposure", "marks", "options")
+
+
+def has_code(text: str) -> bool:
+    """Whether there is anything to cover beyond a docstring, imports and `__all__`."""
+    return any(
+        not isinstance(node, ast.Expr | ast.Import | ast.ImportFrom | ast.Assign) for node in ast.parse(text).body
+    )
+
+
+MODULES = [
+    name
+    for name, text in sources().items()
+    if (name in ALSO or name.startswith("protocol.") or name == "protocol") and has_code(text)
+]
+
+
+def own_test_file(module: str) -> Path:
+    """`tests/unit/protocol/test_codec.py` for `protocol.codec`."""
+    *folders, name = module.split(".")
+    return Path("tests", "unit", *folders, f"test_{name}.py")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_is_covered_by_its_own_tests_alone(module: str, tmp_path: Path) -> None:
+    test_file = own_test_file(module)
+    assert (PROJECT / test_file).exists(), f"{module} has no {test_file}"
+    source = PACKAGE.joinpath(*module.split("."))
+    source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+    env = {**os.environ, "COVERAGE_FILE": str(tmp_path / "coverage")}
+    coverage = [sys.executable, "-m", "coverage"]
+    include = f"--include={source}"
+    tests = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(test_file)]
+    for command in (
+        [*coverage, "run", "--branch", include, *tests],
+        [*coverage, "report", "--show-missing", "--fail-under=100", include],
+    ):
+        done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
