@@ -34,6 +34,9 @@ _POSITIONAL_ONLY, _KEYWORD_ONLY = inspect.Parameter.POSITIONAL_ONLY, inspect.Par
 _VAR_POSITIONAL, _VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 _SEQUENCES = frozenset((list, tuple))
 
+#: Stands for the signature of a builtin that has none.
+_UNKNOWN = inspect.Signature([inspect.Parameter("args", _VAR_POSITIONAL), inspect.Parameter("kwargs", _VAR_KEYWORD)])
+
 
 class Plan(NamedTuple):
     """How one annotation is checked."""
@@ -69,7 +72,7 @@ class Arguments:
         try:
             signature = _resolved(inspect.signature(call), _globals_of(call))
         except (ValueError, TypeError):  # some builtins have none; what it cannot take is its own matter
-            signature = inspect.signature(_unknown)
+            signature = _UNKNOWN
         self.text = _text(signature)
         self._rest: Parameter | None = None
         self._rest_named: Parameter | None = None
@@ -127,14 +130,14 @@ class Arguments:
 
     def _named(self, name: object, given: int) -> Parameter:
         """The parameter that a named argument is for, with `given` positional arguments before it."""
+        parameter = self._by_name.get(name) if isinstance(name, str) else None
+        if parameter is not None and parameter.position >= given:
+            return parameter
         shown = repr(name)[:SHOWN_NAME]
         if not isinstance(name, str):
             raise self._refusal(f"takes names that are text, not {shown}")
-        parameter = self._by_name.get(name)
         if parameter is not None:
-            if parameter.position < given:
-                raise self._refusal(f"got its argument {shown} twice")
-            return parameter
+            raise self._refusal(f"got its argument {shown} twice")
         if self._rest_named is not None:
             return self._rest_named
         if any(parameter.name == name for parameter in self._positional):
@@ -284,10 +287,6 @@ def _globals_of(call: Any) -> dict[str, Any]:
         else:
             inner = inspect.getattr_static(type(call), "__call__", None)
             return inner.__globals__ if isinstance(inner, types.FunctionType) else {}
-
-
-def _unknown(*args, **kwargs):  # type: ignore[no-untyped-def]
-    """Has the signature of what has none."""
 
 
 def _text(signature: inspect.Signature) -> str:

@@ -244,7 +244,7 @@ def call(
     own = {name: options.pop(name) for name in list(options) if name in CallOptions.__slots__ and name != "timeout"}
     own["timeout"] = options.pop("timeout", None)
     client = _client_for(server, options)
-    return client.with_options(**own).call(module, function, *args, **(kwargs or {}))
+    return client.with_options(**own).call(module, function, *args, **({} if kwargs is None else kwargs))
 
 
 def _client_for(server: tuple[object, object], options: dict[str, Any]) -> Client:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from .errors import CallFailed
 from .protocol.batches import FrameReader
-from .protocol.calling import Answer, Attempt, Lost, Sealed, Target, answers_reader, verify_head
+from .protocol.calling import Answer, Attempt, lost, Sealed, Target, answers_reader, verify_head
 from .protocol.messages import HttpRequest, HttpResponse
 from .session import Session
 
@@ -203,11 +203,11 @@ class _Exchange:
                 error = self._finish(incoming)
             except CallFailed as failure:
                 error = failure
-        _fail(self._group, error or Lost("the answer ended too soon"))
+        _fail(self._group, error or lost("the answer ended too soon"))
 
     def _finish(self, incoming: Incoming) -> CallFailed | None:
         if self._reader is not None:
-            return Lost("the answer ended too soon")
+            return lost("the answer ended too soon")
         response = incoming.response()
         if self._body is not None:
             response = HttpResponse(response.status, response.fields, b"".join(self._body))

@@ -1,7 +1,7 @@
 """pycurl twice: a reused easy handle that blocks, and an engine that drives the multi handle on an event loop.
 
 Both keep their handles, so that connections and their setup are reused; both translate curl's failures once, here:
-`Unreachable` when nothing was sent, `Lost` when something was. A handle that a child process inherits is never touched
+`Unreachable` when nothing was sent, `OutcomeUnknown` when something was. A handle that a child process inherits is never touched
 again, not even to free it: that would speak on its parent's connections.
 
 Rule: knows requests and bytes, not calls. The engine asks of a loop only what `EventLoop` lists.
@@ -19,7 +19,7 @@ import pycurl
 
 from .errors import CallFailed, InvalidOption, ResponseUndecodable, TLSFailed, Unreachable
 from .options import ClientOptions
-from .protocol.calling import Lost
+from .protocol.calling import lost
 from .protocol.messages import HttpRequest, HttpResponse
 
 #: Headers that curl would add by itself.
@@ -131,7 +131,7 @@ class Transfer:
             return TLSFailed(f"{text}: check the certificate, or name its authority with ca_file")
         if code in _SETUP or not self.handle.getinfo(pycurl.REQUEST_SIZE):
             return Unreachable(f"{text} (curl {code})")
-        return Lost(f"{text} (curl {code})")
+        return lost(f"{text} (curl {code})")
 
     def _on_header(self, line: bytes) -> None:
         self._lines.append(line)
@@ -194,7 +194,7 @@ class EasyTransport:
         """Send and wait; gives the response and the bytes of its body.
 
         Raises:
-            Unreachable, Lost, TLSFailed, ResponseUndecodable.
+            Unreachable, lost, TLSFailed, ResponseUndecodable.
         """
         response, received, cut = self.send_partly(request, timeout, fresh=fresh)
         if cut is not None:
@@ -293,10 +293,10 @@ class MultiEngine:
         return transfer
 
     def close(self) -> None:
-        """End everything; requests in flight fail with `Lost`."""
+        """End everything; requests in flight fail with `OutcomeUnknown`."""
         self._closed = True
         for handle in list(self._active):
-            self._end(handle, Lost("the client was closed"))
+            self._end(handle, lost("the client was closed"))
         for transfer in self._idle:
             transfer.handle.close()
         self._idle.clear()
@@ -362,4 +362,3 @@ class MultiEngine:
             done(transfer, error)
         finally:
             self._idle.append(transfer)
-

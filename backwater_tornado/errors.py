@@ -66,7 +66,7 @@ class CallFailed(BackwaterError):
     code: ClassVar[str] = "call_failed"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "The call failed"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     retry_after: float | None = None
 
     def __init__(self, detail: str = "", **extra: Any) -> None:
@@ -346,20 +346,12 @@ class RemoteError(CallFailed):
         self.exception_args = exception_args
 
 
-def _refusals(base: type[CallFailed]) -> list[type[CallFailed]]:
-    return [base, *(found for child in base.__subclasses__() for found in _refusals(child))]
+def _family(base: type[CallFailed]) -> list[type[CallFailed]]:
+    return [base, *(found for child in base.__subclasses__() for found in _family(child))]
 
 
 #: The closed table of what may cross the wire: code -> class.
-WIRE_ERRORS: dict[str, type[CallFailed]] = {
-    error.code: error
-    for error in [
-        *_refusals(Refused),
-        OutcomeUnknown,
-        DeadlineExceeded,
-        ResultUnserializable,
-        ResultTooLarge,
-        InternalError,
-        RemoteError,
-    ]
-}
+WIRE_ERRORS: dict[str, type[CallFailed]] = {error.code: error for error in _family(Refused)}
+WIRE_ERRORS |= {OutcomeUnknown.code: OutcomeUnknown, DeadlineExceeded.code: DeadlineExceeded}
+WIRE_ERRORS |= {ResultUnserializable.code: ResultUnserializable, ResultTooLarge.code: ResultTooLarge}
+WIRE_ERRORS |= {InternalError.code: InternalError, RemoteError.code: RemoteError}

@@ -80,9 +80,10 @@ class Exposure:
     """All that one server exposes; made by `Exposure.of`."""
 
     def __init__(self, tables: Iterable[_Table] = ()) -> None:
-        self._tables = tuple(tables)
+        #: What it was made of.
+        self.tables = tuple(tables)
         self._modules: dict[str, dict[str, Function]] = {}
-        for table in self._tables:
+        for table in self.tables:
             known = self._modules.setdefault(table.module, {})
             for name, function in table.functions.items():
                 other = known.setdefault(name, function)
@@ -115,7 +116,7 @@ class Exposure:
         found = known.get(function)
         if found is not None:
             return found
-        if any(_hides(table.source, function) for table in self._tables if table.module == module):
+        if any(_hides(table.source, function) for table in self.tables if table.module == module):
             raise NotExposed(f"{module}.{function} is not exposed")
         raise UnknownFunction(f"the module {module!r} has no function {function!r}")
 
@@ -144,7 +145,7 @@ def _hides(source: object, name: str) -> bool:
 
 def _tables_of(entry: object) -> Iterator[_Table]:
     if isinstance(entry, Exposure):
-        yield from entry._tables
+        yield from entry.tables
     elif isinstance(entry, ModuleType | str):
         module = _module(entry)
         yield _table(module.__name__, module, _marked_in(module) or _public(module))

@@ -9,7 +9,7 @@ from typing import Any
 from .curl import EasyTransport
 from .driving import Flow
 from .errors import CallFailed
-from .protocol.calling import Answer, Attempt, Lost, Pause, answers_reader, verify_head
+from .protocol.calling import Answer, Attempt, lost, Pause, answers_reader, verify_head
 from .protocol.messages import HttpResponse
 from .session import Session
 
@@ -95,7 +95,7 @@ def _send(session: Session, transport: EasyTransport, attempts: list[Attempt]) -
     session.note_clock(target, verify_head(sealed, HttpResponse(response.status, response.fields, b"")))
     media_type = session.codec.media_type
     found: dict[int, Outcome] = {}
-    failure: CallFailed = cut or Lost("the answer ended too soon")
+    failure: CallFailed = cut or lost("the answer ended too soon")
     try:
         for answer in reader.feed(response.body):
             found[answer.number] = Answer(answer.status, media_type, bytes(answer.body))

@@ -131,6 +131,7 @@ class Listener(HTTPServer):
         self._last_params.no_keep_alive = True
         self._open: dict[object, Connection] = {}
         self._draining = False
+        self._idle: asyncio.Future[None] | None = None
         self._sweeper = PeriodicCallback(self._sweep, SWEEP_PERIOD * 1000)
 
     @property
@@ -138,10 +139,16 @@ class Listener(HTTPServer):
         """Connections that are open."""
         return len(self._open)
 
-    @property
-    def serving(self) -> int:
-        """Connections with a request in progress."""
-        return sum(connection.phase is not Phase.WAITING for connection in self._open.values())
+    async def idle(self, longest: float) -> None:
+        """Wait until no connection has a request in progress, for `longest` seconds at most."""
+        self._idle = asyncio.get_running_loop().create_future()
+        self._check_idle()
+        await asyncio.wait([self._idle], timeout=longest)
+
+    def _check_idle(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            if all(connection.phase is Phase.WAITING for connection in self._open.values()):
+                self._idle.set_result(None)
 
     def listen_on(self, sockets: list[Any]) -> None:
         """Serve the sockets, bound before."""
@@ -155,9 +162,7 @@ class Listener(HTTPServer):
             return
         super().handle_stream(stream, address)
 
-    def start_request(
-        self, server_conn: object, request_conn: httputil.HTTPConnection
-    ) -> httputil.HTTPMessageDelegate:
+    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
         """Called for each request before its headers are read."""
         assert isinstance(server_conn, HTTP1ServerConnection)
         assert isinstance(request_conn, HTTP1Connection)
@@ -170,11 +175,13 @@ class Listener(HTTPServer):
             request_conn.params = self._last_params
             if self._draining and not connection.buffered:
                 connection.stream.close()
+            self._check_idle()
         return _Watched(super().start_request(server_conn, request_conn), connection)
 
     def on_close(self, server_conn: object) -> None:
         """The connection is closed."""
         self._open.pop(server_conn, None)
+        self._check_idle()
         super().on_close(server_conn)
 
     def begin_drain(self) -> None:

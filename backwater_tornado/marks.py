@@ -11,7 +11,6 @@ import difflib
 import inspect
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType, MethodType, ModuleType
@@ -172,7 +171,9 @@ def expose(function: F | None = None, /, **options: Unpack[ExposeKeywords]) -> F
     words: dict[str, Any] = dict(options)
     own = {option: words.pop(option) for option in _OWN_OPTIONS if option in words}
     checked = ExposeOptions(**own, task=words)
-    module = sys._getframe(1).f_globals.get("__name__")  # as collections.namedtuple does
+    frame = inspect.currentframe()
+    caller = frame.f_back if frame is not None else None
+    module = caller.f_globals.get("__name__") if caller is not None else None
 
     def mark(marked: F) -> F:
         check_callable(marked, f"@expose: {marked!r}")

@@ -46,6 +46,8 @@ MAX_DISCARDED = 64 * 1024
 #: A stream of answers without news gets an empty frame after this, seconds, so that a dead link shows.
 HEARTBEAT = 2.0
 GRACE = 30.0
+#: The answers of the last calls are on their way; connections are closed after this all the same, seconds.
+LAST_ANSWERS = 1.0
 
 
 class Service:
@@ -252,10 +254,13 @@ class AnswerStream:
             body = _recode(answer, self._exchange.codec)
             self._answers.append(BatchedAnswer(number, answer.status, msgspec.Raw(body)))
             self._left -= 1
-            if self._news is not None and not self._news.done():
-                self._news.set_result(None)
+            self._wake()
 
         return collect
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     async def wait(self, longest: float) -> None:
         """Until there is an answer, or for `longest` seconds."""
@@ -263,7 +268,7 @@ class AnswerStream:
             return
         loop = asyncio.get_running_loop()
         self._news = loop.create_future()
-        timer = loop.call_later(longest, lambda news: news.done() or news.set_result(None), self._news)
+        timer = loop.call_later(longest, self._wake)
         await self._news
         timer.cancel()
 
@@ -363,8 +368,12 @@ def _application(service: Service) -> Application:
         [(r"/healthz", HealthHandler, {"service": service}), *_routes(service)],
         default_handler_class=NotFoundHandler,
         default_handler_args={"service": service},
-        log_function=lambda handler: None,
+        log_function=_log_nothing,
     )
+
+
+def _log_nothing(handler: RequestHandler) -> None:
+    """In place of Tornado's access log: see `CallHandler.on_finish`."""
 
 
 def make_service(secret: object, exposed: object, options: dict[str, Any]) -> Service:
@@ -376,7 +385,7 @@ def make_service(secret: object, exposed: object, options: dict[str, Any]) -> Se
         known = sorted({*Limits.__slots__, *ServerOptions.__slots__, *ListenerOptions.__slots__, "state"} - {"limits"})
         raise InvalidOption(f"unknown option {min(options)!r}; there are: {', '.join(known)}")
     if state is not None:
-        memory = SqliteMemory(state)
+        memory = SqliteMemory(state, time.time())
     return Service(secret, exposed, server_options, memory)
 
 
@@ -402,10 +411,7 @@ class Server:
         """Take no more connections, let calls in flight end, then close; False when some were cut after `grace` s."""
         self.listener.begin_drain()
         complete = await self.service.drain(grace)
-        # The answers of the last calls are written by now or within a moment.
-        give_up = time.monotonic() + 1.0
-        while self.listener.serving and time.monotonic() < give_up:
-            await asyncio.sleep(0.005)
+        await self.listener.idle(LAST_ANSWERS)
         self.listener.close_all()
         self.service.close()
         _SERVERS.pop(self.ref, None)

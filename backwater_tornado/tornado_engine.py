@@ -1,7 +1,7 @@
 """Sending with a Tornado `AsyncHTTPClient` that the user has configured, in place of our own engine.
 
 It costs two to three times the CPU of `curl.MultiEngine` and cannot tell a request that was never sent from one whose
-answer was lost, so every failure counts as `Lost` (which is safe: the server's memory decides).
+answer was lost, so every failure counts as `OutcomeUnknown` (which is safe: the server's memory decides).
 
 Rule: the same face as `curl.MultiEngine`.
 """
@@ -17,7 +17,7 @@ from tornado.httputil import HTTPHeaders
 
 from .errors import CallFailed
 from .options import ClientOptions
-from .protocol.calling import Lost
+from .protocol.calling import lost
 from .protocol.messages import HttpRequest, HttpResponse
 
 
@@ -112,10 +112,10 @@ class TornadoEngine:
             # Tornado's own limit leaves out the time in its queue.
             response = await asyncio.wait_for(self._client.fetch(wanted, raise_error=False), timeout)
         except (HTTPClientError, OSError, asyncio.CancelledError) as error:
-            done(received, Lost(f"the HTTP client failed: {error or type(error).__name__}"))
+            done(received, lost(f"the HTTP client failed: {type(error).__name__} {error}"))
             return
         if response.code == 599:
-            failure.append(Lost(f"the HTTP client failed: {response.error}"))
+            failure.append(lost(f"the HTTP client failed: {response.error}"))
         received.complete(response)
         done(received, failure[0] if failure else None)
 

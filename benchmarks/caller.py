@@ -8,6 +8,7 @@ calls. One answer a line: calls, elapsed, CPU of both sides, a histogram of late
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import queue
@@ -22,9 +23,11 @@ from typing import Any, TextIO
 import measures
 import payload
 import rivals
-from rivals.contract import Awaiting, Blocking, Variant
+from rivals.contract import Awaiting, Blocking, Pages, Variant
 
 _clock = time.perf_counter_ns
+#: Which page is next, for all callers of this process (`next` of a count is one step, threads or not).
+_TURN = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,15 @@ class Meter:
 class Threads:
     """Callers that block, each in a thread of its own that lives as long as the process."""
 
-    def __init__(self, variant: Variant, port: int, sent: dict[str, Any]) -> None:
-        self.variant, self.port, self.sent = variant, port, sent
+    def __init__(self, variant: Variant, port: int, pages: Pages) -> None:
+        self.variant, self.port, self.pages = variant, port, pages
         self.common = self._connect() if variant.shared else None
         self.jobs: list[queue.SimpleQueue[tuple[Slice, int]]] = []
         self.done: queue.SimpleQueue[list[int] | BaseException] = queue.SimpleQueue()
 
     def _connect(self) -> Blocking:
         assert self.variant.blocking is not None
-        return self.variant.blocking("127.0.0.1", self.port, self.sent)
+        return self.variant.blocking("127.0.0.1", self.port, self.pages)
 
     def _live(self, jobs: queue.SimpleQueue[tuple[Slice, int]]) -> None:
         connected: Blocking | None = self.common
@@ -89,7 +92,7 @@ class Threads:
                 if connected is None:
                     connected = self._connect()
                     check(connected)
-                self.done.put(_call_until(getattr(connected, work.case), until, work.limit))
+                self.done.put(_call_until(calling(connected, work.case), until, work.limit))
             except BaseException as error:  # whatever it was, the main thread must hear of it
                 self.done.put(error)
 
@@ -112,6 +115,18 @@ class Threads:
         if failure is not None:
             raise failure
         return latencies
+
+
+def calling(connected: Any, case: str) -> Callable[[], Any]:
+    """What a caller does again and again; every echo sends another page than the ones before.
+
+    (Equal pages in flight together would compress to nothing in a request that carries several calls.)
+    """
+    if case == "add":
+        add: Callable[[], Any] = connected.add
+        return add
+    echo, pages = connected.echo, connected.pages
+    return lambda: echo(pages[next(_TURN) % len(pages)])
 
 
 def _call_until(call: Callable[[], object], until: int, limit: int) -> list[int]:
@@ -140,7 +155,7 @@ async def _await_until(call: Callable[[], Awaitable[object]], until: int, limit:
 
 async def run_tasks(connected: Awaiting, work: Slice) -> list[int]:
     """Callers that await, each a task. All latencies of the slice."""
-    call = getattr(connected, work.case)
+    call = calling(connected, work.case)
     until = _clock() + int(work.seconds * 1e9)
     each = await asyncio.gather(*(_await_until(call, until, work.limit) for _ in range(work.callers)))
     return [latency for latencies in each for latency in latencies]
@@ -148,7 +163,7 @@ async def run_tasks(connected: Awaiting, work: Slice) -> list[int]:
 
 def check(connected: Blocking) -> None:
     """Nobody is measured who gives wrong answers."""
-    compare(connected.add(), connected.echo(), connected.echoed)
+    compare(connected.add(), connected.echo(connected.pages[0]), connected.pages[0])
 
 
 def compare(summed: object, echoed: object, sent: object) -> None:
@@ -181,7 +196,7 @@ def serve_blocking(threads: Threads, server_pid: int, out: TextIO) -> None:
 async def serve_awaitable(connecting: Awaitable[Awaiting], server_pid: int, out: TextIO) -> None:
     """Slices made by tasks; the loop goes on in between, as it would in a service."""
     connected = await connecting
-    compare(await connected.add(), await connected.echo(), connected.echoed)
+    compare(await connected.add(), await connected.echo(connected.pages[0]), connected.pages[0])
     print(json.dumps({"ready": True}), file=out, flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         work, meter = Slice(**json.loads(line)), Meter(server_pid)
@@ -196,16 +211,16 @@ async def serve_awaitable(connecting: Awaitable[Awaiting], server_pid: int, out:
 def main() -> None:
     """Connect, then obey. Standard output is kept for answers: what a library prints goes to standard error."""
     name, port, server_pid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    sent = payload.build(sys.argv[4])
+    pages = payload.build(sys.argv[4])
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     variant = rivals.load(name)
     if variant.uvloop:
         asyncio.set_event_loop_policy(import_module("uvloop").EventLoopPolicy())
     if variant.awaitable is not None:
-        asyncio.run(serve_awaitable(variant.awaitable("127.0.0.1", port, sent), server_pid, out))
+        asyncio.run(serve_awaitable(variant.awaitable("127.0.0.1", port, pages), server_pid, out))
     else:
-        serve_blocking(Threads(variant, port, sent), server_pid, out)
+        serve_blocking(Threads(variant, port, pages), server_pid, out)
     out.flush()
     os._exit(0)
 

@@ -114,7 +114,7 @@ def noise(samples: Sequence[Sample]) -> dict[str, float]:
 
 def as_json(chosen: argparse.Namespace, results: Results, problems: dict[str, str]) -> dict[str, Any]:
     """Everything, slices included."""
-    sizes = {kind: payload.json_size(payload.build(kind)) for kind in payload.KINDS}
+    sizes = {kind: payload.json_size(kind) for kind in payload.KINDS}
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
@@ -152,8 +152,8 @@ def show(console: Console, results: Results, problems: dict[str, str]) -> None:
     if results.loopback:
         heard = noise(results.loopback)
         console.print(
-            f"CPU used by others meanwhile: {heard['median']:.2f} cores in the median slice, {heard['most']:.2f} at most,"
-            f" above 0.25 in {heard['slices_above_a_quarter_core']:.0%} of slices"
+            f"CPU used by others meanwhile: {heard['median']:.2f} cores in the median, {heard['most']:.2f} at most"
+            f", above 0.25 in {heard['slices_above_a_quarter_core']:.0%} of slices"
         )
     for name, problem in problems.items():
         console.print(f"{name}: {problem}", markup=False)

@@ -135,7 +135,7 @@ def steps(run: Run, *, fast: bool, matrix: bool) -> list[Step]:
     """What to do, in order: the cheapest first."""
     own = sys.executable
     chosen = [
-        Step("format", lambda: went_well([own, "-m", "ruff", "format", "--check", "--quiet", "."])),
+        Step("format", lambda: went_well([own, "-m", "ruff", "format", "--check", "."])),
         Step("lint", lambda: went_well([own, "-m", "ruff", "check", "--quiet", "."])),
         Step("types", lambda: went_well([own, "-m", "mypy"])),
     ]

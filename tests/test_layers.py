@@ -32,10 +32,15 @@ class May:
 #: Clock, dice, network, log: what decides takes these as arguments.
 IMPURE = "time os random secrets uuid asyncio socket logging"
 
+#: The caller's side of the wire, and the server's.
+CALLING = "errors options context protocol driving streams session"
+SERVING = "errors options context exposure protocol threads dispatch memory_sqlite listener"
+
 #: What the edges, which hold everything together, choose from.
-ALL_OF_OURS = (
-    "errors options context marks exposure protocol driving memory_sqlite threads dispatch listener server curl client"
-)
+ALL_OF_OURS = f"__init__ marks coalescing curl gathering tornado_engine client server {CALLING} {SERVING}"
+
+#: Plain values from modules that otherwise hold dice or clocks.
+VALUES = {"uuid.UUID"}
 
 #: The table. A name stands for a module, and for the folder of that name with all that is in it; `protocol.memory`
 #: is just that module. The more exact name wins.
@@ -48,24 +53,32 @@ TABLE: Mapping[str, May] = {
     "marks": May("errors", never=IMPURE),
     "exposure": May("errors arguments marks", "msgspec", never=IMPURE),
     "protocol": May("errors options exposure protocol", "msgspec ormsgpack zstandard nacl", never=IMPURE),
-    "memory_sqlite": May("errors protocol.memory", never="time random secrets asyncio socket logging"),
+    "owners": May("errors", never="time random secrets asyncio socket logging"),
+    "memory_sqlite": May("errors owners protocol.memory", never="time random secrets asyncio socket logging"),
     "threads": May("errors options", never="socket"),
     "dispatch": May("errors options context exposure threads protocol", never="socket"),
     "listener": May("errors options", "tornado"),
-    "server": May(
-        "errors options context exposure threads protocol dispatch memory_sqlite listener", "tornado msgspec"
-    ),
-    "curl": May("errors options", "pycurl tornado"),
-    "client": May("errors options context protocol driving curl", "pycurl tornado"),
-    "doctor": May("errors options protocol driving curl client", "pycurl tornado"),
+    "server": May(SERVING, "tornado msgspec"),
+    "streams": May(never="time asyncio socket logging"),
+    "session": May(CALLING, "msgspec", never="asyncio socket"),
+    "curl": May("errors options protocol.calling protocol.messages", "pycurl tornado"),
+    "tornado_engine": May("errors options protocol.calling protocol.messages", "tornado"),
+    "coalescing": May(f"{CALLING} curl"),
+    "gathering": May(f"{CALLING} curl"),
+    "client": May(f"{CALLING} curl tornado_engine coalescing gathering", "pycurl tornado"),
+    "doctor": May(f"{CALLING} curl client", "pycurl tornado"),
     "__init__": May("errors options context marks exposure protocol memory_sqlite server client"),
-    "testing": May(f"__init__ {ALL_OF_OURS}", "tornado"),
-    "cli": May(f"__init__ doctor {ALL_OF_OURS}", "click rich tornado"),
+    "testing": May(ALL_OF_OURS, "tornado"),
+    "cli": May(f"{ALL_OF_OURS} doctor", "click rich tornado"),
     "__main__": May("cli"),
 }
 
 #: The only ones that may look at environment variables.
 READS_ENVIRONMENT = {"cli", "__main__"}
+
+
+#: Documented parts of the standard library that begin with an underscore all the same.
+PRIVATE_IN_NAME_ONLY = {"_asdict", "_fields", "_getframe", "_make", "_replace"}
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,8 @@ def imports_of(module: str, text: str, modules: set[str], packages: set[str]) ->
         elif isinstance(node, ast.ImportFrom):
             origin = _origin(node, module, is_package=module in packages)
             for alias in node.names:
+                if f"{origin}.{alias.name}" in VALUES:
+                    continue
                 inner = f"{origin}.{alias.name}".removeprefix(f"{PACKAGE}.")
                 yield Import(f"{PACKAGE}.{inner}" if inner in modules else origin, node.lineno)
         elif isinstance(node, ast.Call) and _called_name(node) in {"import_module", "__import__"} and node.args:
@@ -146,7 +161,7 @@ def violations(texts: Mapping[str, str], table: Mapping[str, May] = TABLE) -> li
             complaint = _complaint(imported.name, part, table[part])
             if complaint:
                 found.append(f"{module}, line {imported.line}: {complaint}")
-    return found
+    return list(dict.fromkeys(found))  # one line may import several names
 
 
 def _complaint(name: str, part: str, may: May) -> str | None:
@@ -171,6 +186,40 @@ def environment_reads(texts: Mapping[str, str]) -> list[str]:
             if name in {"environ", "environb", "getenv"}:
                 found.append(f"{module}, line {node.lineno}")
     return found
+
+
+def private_reaches(texts: Mapping[str, str]) -> list[str]:
+    """Where a module uses a name with an underscore that is another module's."""
+    found = []
+    for module, text in texts.items():
+        nodes = list(ast.walk(ast.parse(text)))
+        own = {name for node in nodes for name in _bound_names(node)}
+        for node in nodes:
+            if isinstance(node, ast.Attribute):
+                names = [node.attr]
+            elif isinstance(node, ast.ImportFrom):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            strange = [name for name in names if _is_private(name) and name not in own | PRIVATE_IN_NAME_ONLY]
+            found += [f"{module}, line {node.lineno}: {name} is not its own" for name in strange]
+    return found
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _bound_names(node: ast.AST) -> list[str]:
+    """The names that a statement makes: functions, classes, variables, attributes of self or cls, slots."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+            return [name]
+        case ast.Constant(value=str(name)) if _is_private(name) and name.isidentifier():
+            return [name]
+    return []
 
 
 def cycles(texts: Mapping[str, str]) -> list[str]:
@@ -207,12 +256,17 @@ def test_only_the_command_line_reads_the_environment() -> None:
     assert environment_reads(sources()) == []
 
 
+def test_no_module_reaches_into_anothers_private_parts() -> None:
+    assert private_reaches(sources()) == []
+
+
 @pytest.mark.parametrize(
     ("module", "text", "complaint"),
     [
         ("protocol.codec", "import time", "protocol must never import time"),
         ("protocol.codec", "def now():\n    from os import path", "line 2: protocol must never import os"),
         ("protocol.codec", "import asyncio.events", "protocol must never import asyncio"),
+        ("protocol.codec", "from uuid import uuid4", "protocol must never import uuid"),
         ("protocol.codec", "from tornado import web", "protocol may not import tornado"),
         ("protocol.codec", "from ..server import routes", "protocol may not import server"),
         ("protocol.codec", "from .. import server", "protocol may not import server"),
@@ -239,7 +293,7 @@ def test_what_the_table_allows_passes() -> None:
         "__init__": "from .protocol.keys import Key",
         "errors": "import enum",
         "protocol": "",
-        "protocol.keys": "from .. import errors\nfrom . import memory\nimport nacl.hash",
+        "protocol.keys": "from .. import errors\nfrom . import memory\nimport nacl.hash\nfrom uuid import UUID",
         "protocol.memory": "from backwater_tornado.errors import Replayed",
         "memory_sqlite": "from backwater_tornado.protocol.memory import CallMemory\nimport sqlite3",
     }
@@ -254,3 +308,13 @@ def test_a_planted_cycle_is_caught() -> None:
 @pytest.mark.parametrize("text", ["import os\nos.environ['X']", "from os import getenv\ngetenv('X')"])
 def test_a_planted_look_at_the_environment_is_caught(text: str) -> None:
     assert environment_reads({"client": text, "cli": text}) == ["client, line 2"]
+
+
+@pytest.mark.parametrize("text", ["import server\nserver._stop()", "\nfrom .server import _stop"])
+def test_a_planted_reach_into_private_parts_is_caught(text: str) -> None:
+    assert private_reaches({"client": text}) == ["client, line 2: _stop is not its own"]
+
+
+def test_two_classes_of_one_module_may_know_each_other() -> None:
+    text = "class A:\n    def __init__(self): self._x = 1\nclass B:\n    def f(self, a): return a._x, a._replace()"
+    assert private_reaches({"client": text}) == []

@@ -55,10 +55,11 @@ GATEWAY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 CLOCK_SLACK = 5.0
 
 
-class Lost(OutcomeUnknown):
-    """An attempt was sent and got no verified answer."""
-
-    retryable = True
+def lost(text: str) -> OutcomeUnknown:
+    """The failure of an attempt that was sent and got no verified answer; the same call may be sent again."""
+    error = OutcomeUnknown(text)
+    error.retryable = True
+    return error
 
 
 @dataclass(slots=True)
@@ -160,7 +161,7 @@ def call_flow(
             failure = decode_problem(answer)
         except CallFailed as error:
             failure = error
-        if isinstance(failure, Lost | Unverified) and call.sent_since is None:
+        if isinstance(failure, OutcomeUnknown | Unverified) and call.sent_since is None:
             call.sent_since = began
         skewed += isinstance(failure, SignatureStale | SignatureFromFuture)
         if not failure.retryable or skewed > 1 or attempt >= options.max_attempts:
@@ -218,9 +219,7 @@ def call_path(module: str, function: str) -> str:
     return f"/backwater/2/{quote(module, safe='')}/{quote(function, safe='')}"
 
 
-def seal_one(
-    seal: Seal, key: Key, attempt: Attempt, *, nonce: str, settled: int, clock: float, unix: float
-) -> Sealed:
+def seal_one(seal: Seal, key: Key, attempt: Attempt, *, nonce: str, settled: int, clock: float, unix: float) -> Sealed:
     """A request for one call."""
     call = attempt.call
     age = None if call.sent_since is None else clock - call.sent_since
@@ -235,7 +234,15 @@ def seal_one(
 
 
 def seal_many(
-    seal: Seal, key: Key, target: Target, calls: Sequence[Outgoing], *, nonce: str, settled: int, clock: float, unix: float
+    seal: Seal,
+    key: Key,
+    target: Target,
+    calls: Sequence[Outgoing],
+    *,
+    nonce: str,
+    settled: int,
+    clock: float,
+    unix: float,
 ) -> Sealed:
     """A request for many calls."""
     envelope = Envelope(
@@ -274,9 +281,7 @@ def _seal(
     fields.update(own)
     head = RequestHead("POST", endpoint.authority, endpoint.base + path, "", fields)
     created = int(unix + target.offset)
-    signature_input, signature = sign_request(
-        key, head, created=created, expires=created + SIGNATURE_LIFE, nonce=nonce
-    )
+    signature_input, signature = sign_request(key, head, created=created, expires=created + SIGNATURE_LIFE, nonce=nonce)
     fields["signature-input"] = signature_input
     fields["signature"] = signature
     mac = decode_bytes(signature.partition("=")[2])
@@ -304,11 +309,11 @@ def verify_head(sealed: Sealed, response: HttpResponse) -> Parameters:
 def explain_unsigned(response: HttpResponse, error: ResponseUnsigned) -> CallFailed:
     """What an unsigned answer is told as: a gateway's trouble may pass; a claim of the server's is final and a hint."""
     if "signature" not in response.fields and response.status in GATEWAY_STATUSES:
-        lost = Lost(f"a proxy on the way, or the server, answered {response.status} without a signature")
+        passing = lost(f"a proxy on the way, or the server, answered {response.status} without a signature")
         retry_after = response.fields.get("retry-after", "")
         if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 5:
-            lost.retry_after = float(retry_after)
-        return lost
+            passing.retry_after = float(retry_after)
+        return passing
     hint: Refused | None = None
     if response.fields.get("content-type") == "application/problem+json" and len(response.body) < 65536:
         try:
@@ -317,15 +322,10 @@ def explain_unsigned(response: HttpResponse, error: ResponseUnsigned) -> CallFai
             told = None
         hint = told if isinstance(told, Refused) else None
     claim = f"{hint.code}: {hint.detail}" if hint is not None else f"status {response.status}"
-    unsigned = _Final(f"{error.detail}; it claims {claim}")
+    unsigned = ResponseUnsigned(f"{error.detail}; it claims {claim}")
     unsigned.hint = hint
+    unsigned.retryable = False
     return unsigned
-
-
-class _Final(ResponseUnsigned):
-    """An unsigned answer that another try would not change."""
-
-    retryable = False
 
 
 def open_body(fields: HttpResponse, limit: int) -> bytes:

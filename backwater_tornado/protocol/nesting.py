@@ -28,10 +28,10 @@ NESTING_CODES = frozenset({1, 2, 3, 4})
 
 # Every byte that opens a fixmap, fixarray, array16/32, map16/32, ext8/16/32 or fixext.
 _OPENERS = bytes([*range(0x80, 0xA0), 0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9), *range(0xDC, 0xE0)])
-# Work allowed on one body, in bytes looked at per byte of it (and a fixed part, so that a small body may be deep):
+# Work allowed on one body, in bytes looked at per byte of it (and a fixed part, so that a body of up to 64 kB may be as deep as it likes):
 # honest data is not nested 32 deep around most of its own bulk, and without a bound 8 MiB could cost ten seconds.
 _WORK_FACTOR = 32
-_WORK_FREE = 1 << 20
+_WORK_FREE = 16 << 20
 # Above this length the openers are not counted but the body is taken apart at once: it has more of them anyway.
 _COUNTED = 40 * MAX_DEPTH
 # A list of as many items is first tried as a list of plain scalars, which is five times as fast as looking at each.
@@ -122,7 +122,7 @@ def _items(chunk: bytes) -> list[memoryview]:
     """The items of a list, each as its bytes."""
     try:
         items: list[Any] = _LIST.decode(chunk)
-        return list(map(memoryview, items))
+        return [memoryview(item) for item in items]
     except RecursionError as exc:
         raise NestedTooDeep(f"the body is nested deeper than {MAX_DEPTH} levels") from exc
     except msgspec.DecodeError as exc:

@@ -233,16 +233,16 @@ def check_length(serving: Serving, exchange: Exchange) -> None:
 
 def check_signature(serving: Serving, exchange: Exchange) -> None:
     """Key, coverage and MAC; from here on the request is the key holder's, and answers are signed."""
-    exchange.verified = verify_request(
-        exchange.head, serving.keys, exchange.now, serving.options.clock_tolerance
-    )
+    exchange.verified = verify_request(exchange.head, serving.keys, exchange.now, serving.options.clock_tolerance)
 
 
 def check_authority(serving: Serving, exchange: Exchange) -> None:
     """The request was signed for this server, where the server knows its names."""
     names = serving.options.authorities
     if names and exchange.head.authority not in names:
-        raise WrongAuthority(f"the request was signed for {exchange.head.authority!r}, which is not a name of this server")
+        raise WrongAuthority(
+            f"the request was signed for {exchange.head.authority!r}, which is not a name of this server"
+        )
 
 
 def check_clock(serving: Serving, exchange: Exchange) -> None:
@@ -266,7 +266,9 @@ def choose_codecs(serving: Serving, exchange: Exchange) -> None:
     media_type = media_type_of(exchange.field("content-type") or "")
     codec = codec_for(media_type, unsafe=unsafe)
     if codec is None:
-        raise UnsupportedMediaType(f"{media_type or 'no media type'} is not served here; application/msgpack is, and JSON")
+        raise UnsupportedMediaType(
+            f"{media_type or 'no media type'} is not served here; application/msgpack is, and JSON"
+        )
     exchange.codec = exchange.answer_codec = codec
     accept = exchange.field("accept")
     if accept is None:

@@ -96,9 +96,7 @@ def _request_components(names: tuple[str, ...]) -> str:
     return "(" + " ".join(f'"{name}"' for name in (*DERIVED, *names)) + ")"
 
 
-def sign_request(
-    key: Key, head: RequestHead, *, created: int, expires: int, nonce: str
-) -> tuple[str, str]:
+def sign_request(key: Key, head: RequestHead, *, created: int, expires: int, nonce: str) -> tuple[str, str]:
     """Sign a request over all of its fields; gives the values of Signature-Input and Signature."""
     covered = _request_components(tuple(head.fields))
     params = f'{covered};created={created};expires={expires};nonce="{nonce}";keyid="{key.id}"'
@@ -285,9 +283,7 @@ def check_freshness(parameters: Parameters, now: float, tolerance: float) -> Non
         )
 
 
-def verify_response(
-    key: Key, head: RequestHead, nonce: str, status: int, fields: Mapping[str, str]
-) -> Parameters:
+def verify_response(key: Key, head: RequestHead, nonce: str, status: int, fields: Mapping[str, str]) -> Parameters:
     """Check that a response is the server's and answers this request (`head.fields` has its `signature`).
 
     Raises:

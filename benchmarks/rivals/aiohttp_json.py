@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import aiohttp  # type: ignore[import-not-found,unused-ignore]
 import functions
 from aiohttp import web  # type: ignore[import-not-found,unused-ignore]
 
-from rivals.contract import Awaiting, Variant
+from rivals.contract import Awaiting, Pages, Variant
 
 
 async def _add(request: web.Request) -> web.StreamResponse:
@@ -29,7 +27,7 @@ def serve(port: int) -> None:
     web.run_app(application, host="127.0.0.1", port=port, access_log=None, print=None)
 
 
-async def connect(host: str, port: int, sent: dict[str, Any]) -> Awaiting:
+async def connect(host: str, port: int, pages: Pages) -> Awaiting:
     """One session; its pool holds 100 connections by default."""
     session = aiohttp.ClientSession()
 
@@ -38,7 +36,9 @@ async def connect(host: str, port: int, sent: dict[str, Any]) -> Awaiting:
             result: object = await response.json()
             return result
 
-    return Awaiting(add=lambda: call("add", 1, 2), echo=lambda: call("echo", sent), echoed=sent, close=session.close)
+    return Awaiting(
+        add=lambda: call("add", 1, 2), echo=lambda page: call("echo", page), pages=pages, close=session.close
+    )
 
 
 VARIANTS = {

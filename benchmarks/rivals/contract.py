@@ -6,20 +6,22 @@ and each is a real call from one process to another. What differs is only how it
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+#: The payloads, different from each other, see payload.py.
+Pages = Sequence[dict[str, Any]]
 Face = Literal["blocking", "awaitable"]
 
 
 @dataclass(frozen=True)
 class Blocking:
-    """A caller's two calls. `echoed` is what `echo` must give back."""
+    """A caller's two calls. `pages` is what to give to `echo`, in the form that the library wants."""
 
     add: Callable[[], object]
-    echo: Callable[[], object]
-    echoed: object
+    echo: Callable[[Any], object]
+    pages: Sequence[Any]
     close: Callable[[], object]
 
 
@@ -28,8 +30,8 @@ class Awaiting:
     """The same for asyncio; made once and used by every task of the process."""
 
     add: Callable[[], Awaitable[object]]
-    echo: Callable[[], Awaitable[object]]
-    echoed: object
+    echo: Callable[[Any], Awaitable[object]]
+    pages: Sequence[Any]
     close: Callable[[], Awaitable[object]]
 
 
@@ -50,8 +52,8 @@ class Variant:
 
     about: str
     serve: Callable[[int], None]
-    blocking: Callable[[str, int, dict[str, Any]], Blocking] | None = None
-    awaitable: Callable[[str, int, dict[str, Any]], Awaitable[Awaiting]] | None = None
+    blocking: Callable[[str, int, Pages], Blocking] | None = None
+    awaitable: Callable[[str, int, Pages], Awaitable[Awaiting]] | None = None
     shared: bool = False
     uvloop: bool = False
     cases: tuple[str, ...] = ("add", "echo")

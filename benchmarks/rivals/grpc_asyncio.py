@@ -10,7 +10,7 @@ import grpc  # type: ignore[import-untyped,import-not-found,unused-ignore]
 import grpc.aio  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from rivals import grpc_messages as messages
-from rivals.contract import Awaiting, Variant
+from rivals.contract import Awaiting, Pages, Variant
 from rivals.grpc_blocking import method_handlers, stub
 
 
@@ -35,34 +35,34 @@ def server(compression: Any) -> Callable[[int], None]:
     return lambda port: asyncio.run(serve(port))
 
 
-def connector(compression: Any) -> Callable[[str, int, dict[str, Any]], Awaitable[Awaiting]]:
+def connector(compression: Any) -> Callable[[str, int, Pages], Awaitable[Awaiting]]:
     """Typed messages, with that compression of the requests."""
 
-    async def connect(host: str, port: int, sent: dict[str, Any]) -> Awaiting:
+    async def connect(host: str, port: int, pages: Pages) -> Awaiting:
         channel = grpc.aio.insecure_channel(f"{host}:{port}", compression=compression)
-        add, echo, page = stub(channel, "Add"), stub(channel, "Echo"), messages.page(sent)
+        add, echo, made = stub(channel, "Add"), stub(channel, "Echo"), [messages.page(page) for page in pages]
 
         async def add_value() -> object:
             value: object = (await add(messages.Pair(x=1, y=2))).value
             return value
 
-        return Awaiting(add=add_value, echo=lambda: echo(page), echoed=page, close=channel.close)
+        return Awaiting(add=add_value, echo=echo, pages=made, close=channel.close)
 
     return connect
 
 
-async def connect_struct(host: str, port: int, sent: dict[str, Any]) -> Awaiting:
+async def connect_struct(host: str, port: int, pages: Pages) -> Awaiting:
     """A dict in, a dict out."""
     channel = grpc.aio.insecure_channel(f"{host}:{port}")
     echo = stub(channel, "EchoStruct")
 
-    async def echo_dict() -> object:
-        return messages.to_dict(await echo(messages.to_struct(sent)))
+    async def echo_dict(page: dict[str, Any]) -> object:
+        return messages.to_dict(await echo(messages.to_struct(page)))
 
     async def add() -> object:
         return 3
 
-    return Awaiting(add=add, echo=echo_dict, echoed=sent, close=channel.close)
+    return Awaiting(add=add, echo=echo_dict, pages=pages, close=channel.close)
 
 
 VARIANTS = {

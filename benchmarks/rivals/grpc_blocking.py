@@ -8,7 +8,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from rivals import grpc_messages as messages
-from rivals.contract import Blocking, Variant
+from rivals.contract import Blocking, Pages, Variant
 
 
 def method_handlers(behaviours: dict[str, Any]) -> Any:
@@ -45,23 +45,21 @@ def serve(port: int) -> None:
     server.wait_for_termination()
 
 
-def connect_typed(host: str, port: int, sent: dict[str, Any]) -> Blocking:
+def connect_typed(host: str, port: int, pages: Pages) -> Blocking:
     """Messages made of typed fields."""
     channel = grpc.insecure_channel(f"{host}:{port}")
-    add, echo, page = stub(channel, "Add"), stub(channel, "Echo"), messages.page(sent)
-    return Blocking(
-        add=lambda: add(messages.Pair(x=1, y=2)).value, echo=lambda: echo(page), echoed=page, close=channel.close
-    )
+    add, echo, made = stub(channel, "Add"), stub(channel, "Echo"), [messages.page(page) for page in pages]
+    return Blocking(add=lambda: add(messages.Pair(x=1, y=2)).value, echo=echo, pages=made, close=channel.close)
 
 
-def connect_struct(host: str, port: int, sent: dict[str, Any]) -> Blocking:
+def connect_struct(host: str, port: int, pages: Pages) -> Blocking:
     """A dict in, a dict out."""
     channel = grpc.insecure_channel(f"{host}:{port}")
     echo = stub(channel, "EchoStruct")
     return Blocking(
         add=lambda: 3,
-        echo=lambda: messages.to_dict(echo(messages.to_struct(sent))),
-        echoed=sent,
+        echo=lambda page: messages.to_dict(echo(messages.to_struct(page))),
+        pages=pages,
         close=channel.close,
     )
 

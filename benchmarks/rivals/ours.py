@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import functions
 
 import backwater_tornado as backwater
-from rivals.contract import Awaiting, Blocking, Variant
+from rivals.contract import Awaiting, Blocking, Pages, Variant
 
 SECRET = b"benchmark-benchmark-benchmark-32"
 
@@ -23,18 +22,18 @@ def serve(port: int) -> None:
     asyncio.run(run())
 
 
-def connect_blocking(host: str, port: int, sent: dict[str, Any]) -> Blocking:
+def connect_blocking(host: str, port: int, pages: Pages) -> Blocking:
     """The client for scripts."""
     client = backwater.Client(f"http://{host}:{port}", SECRET)
     return Blocking(
         add=lambda: client.call("functions", "add", 1, 2),
-        echo=lambda: client.call("functions", "echo", sent),
-        echoed=sent,
+        echo=lambda page: client.call("functions", "echo", page),
+        pages=pages,
         close=client.close,
     )
 
 
-async def connect_awaitable(host: str, port: int, sent: dict[str, Any]) -> Awaiting:
+async def connect_awaitable(host: str, port: int, pages: Pages) -> Awaiting:
     """The client for loops."""
     client = backwater.AsyncClient(f"http://{host}:{port}", SECRET)
 
@@ -43,8 +42,8 @@ async def connect_awaitable(host: str, port: int, sent: dict[str, Any]) -> Await
 
     return Awaiting(
         add=lambda: client.call("functions", "add", 1, 2),
-        echo=lambda: client.call("functions", "echo", sent),
-        echoed=sent,
+        echo=lambda page: client.call("functions", "echo", page),
+        pages=pages,
         close=close,
     )
 

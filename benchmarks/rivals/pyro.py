@@ -9,7 +9,7 @@ import functions
 import Pyro5  # type: ignore[import-untyped,import-not-found,unused-ignore]
 import Pyro5.api  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from rivals.contract import Blocking, Variant
+from rivals.contract import Blocking, Pages, Variant
 
 
 class Calls:
@@ -32,16 +32,14 @@ def serve(port: int) -> None:
     daemon.requestLoop()
 
 
-def connector(serializer: str) -> Callable[[str, int, dict[str, Any]], Blocking]:
+def connector(serializer: str) -> Callable[[str, int, Pages], Blocking]:
     """Connects with that serializer; the server takes any."""
 
-    def connect(host: str, port: int, sent: dict[str, Any]) -> Blocking:
+    def connect(host: str, port: int, pages: Pages) -> Blocking:
         Pyro5.config.SERIALIZER = serializer
         proxy = Pyro5.api.Proxy(f"PYRO:calls@{host}:{port}")
         proxy._pyroBind()
-        return Blocking(
-            add=lambda: proxy.add(1, 2), echo=lambda: proxy.echo(sent), echoed=sent, close=proxy._pyroRelease
-        )
+        return Blocking(add=lambda: proxy.add(1, 2), echo=proxy.echo, pages=pages, close=proxy._pyroRelease)
 
     return connect
 

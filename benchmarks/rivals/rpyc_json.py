@@ -13,7 +13,7 @@ import functions
 import rpyc  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from rpyc.utils.server import ThreadedServer  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-from rivals.contract import Blocking, Variant
+from rivals.contract import Blocking, Pages, Variant
 
 
 class Calls(rpyc.Service):  # type: ignore[misc,unused-ignore]
@@ -33,17 +33,17 @@ def serve(port: int) -> None:
     ThreadedServer(Calls, hostname="127.0.0.1", port=port, backlog=200).start()
 
 
-def connect(host: str, port: int, sent: dict[str, Any]) -> Blocking:
+def connect(host: str, port: int, pages: Pages) -> Blocking:
     """One connection."""
     connection = rpyc.connect(host, port)
     root = connection.root
     add, echo = root.add, root.echo
 
-    def echo_dict() -> object:
-        result: object = json.loads(echo(json.dumps(sent)))
+    def echo_dict(page: dict[str, Any]) -> object:
+        result: object = json.loads(echo(json.dumps(page)))
         return result
 
-    return Blocking(add=lambda: add(1, 2), echo=echo_dict, echoed=sent, close=connection.close)
+    return Blocking(add=lambda: add(1, 2), echo=echo_dict, pages=pages, close=connection.close)
 
 
 VARIANTS = {"rpyc": Variant(about="rpyc, the dict as JSON text", serve=serve, blocking=connect)}

@@ -10,7 +10,7 @@ from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 
 import functions
 
-from rivals.contract import Blocking, Variant
+from rivals.contract import Blocking, Pages, Variant
 
 
 class _Server(ThreadingMixIn, SimpleXMLRPCServer):
@@ -35,12 +35,10 @@ def server(handler: type[SimpleXMLRPCRequestHandler]) -> Callable[[int], None]:
     return serve
 
 
-def connect(host: str, port: int, sent: dict[str, Any]) -> Blocking:
+def connect(host: str, port: int, pages: Pages) -> Blocking:
     """One proxy; its transport keeps the connection when the server does."""
     proxy = xmlrpc.client.ServerProxy(f"http://{host}:{port}/", allow_none=True)
-    return Blocking(
-        add=lambda: proxy.add(1, 2), echo=lambda: proxy.echo(sent), echoed=sent, close=lambda: proxy("close")()
-    )
+    return Blocking(add=lambda: proxy.add(1, 2), echo=proxy.echo, pages=pages, close=lambda: proxy("close")())
 
 
 VARIANTS = {

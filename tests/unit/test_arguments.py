@@ -50,6 +50,10 @@ class Colour(Enum):
     RED = "red"
 
 
+class Number(Enum):
+    ONE = 1
+
+
 class Plain:
     pass
 
@@ -180,7 +184,19 @@ def test_a_long_value_from_the_peer_is_not_repeated_whole() -> None:
     def function(**named: int) -> None: ...
 
     assert len(refusal(function, **{"n" * 10_000: "x"})) < 300
-    assert len(refusal(function, **{"n" * 10_000: [1]})) < 300
+
+    def deeper(**named: list[int]) -> None: ...
+
+    assert len(refusal(deeper, **{"n" * 10_000: ["x"]})) < 1_000
+
+    @dataclass
+    class Loud:
+        text: str
+
+        def __post_init__(self) -> None:
+            raise KeyError(self.text)
+
+    assert len(refusal(taking(Loud), {"text": "z" * 10_000})) < 600
 
 
 # What they are ------------------------------------------------------------------------------------------------------
@@ -224,6 +240,7 @@ def test_a_long_value_from_the_peer_is_not_repeated_whole() -> None:
         (Colour, "red", Colour.RED),
         (Colour, Colour.RED, Colour.RED),
         (Colour | None, Colour.RED, Colour.RED),
+        (Number, Number.ONE, Number.ONE),
         (Literal["a", 1], "a", "a"),
         (UserId, 3, 3),
         (Positive, 3, 3),

@@ -405,8 +405,12 @@ def test_the_marked_methods_of_an_object_are_exposed_and_no_others() -> None:
 
 
 def test_an_override_without_a_mark_does_not_open_the_other_methods() -> None:
-    class Overriding(Marked):
-        inherited = add = static = of_class = part = None  # type: ignore[assignment]
+    class Careful:
+        @expose
+        def shown(self) -> None: ...
+
+    class Overriding(Careful):
+        def shown(self) -> None: ...
 
         def other(self) -> None: ...
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backwater_tornado import owners
+from backwater_tornado import memory_sqlite, owners
 from backwater_tornado.errors import AlreadySettled, InternalError, InvalidOption, MemoryFull, OutcomeUnknown, Replayed
 from backwater_tornado.memory_sqlite import SqliteMemory
 from backwater_tornado.protocol.memory import Begin, CallId, CallMemory, MemoryLimits, Recorded
@@ -236,7 +236,7 @@ def test_a_foreign_file_is_never_touched(path: Path, foreign: str) -> None:
         with pytest.raises(InvalidOption, match="is not a memory of calls"):
             SqliteMemory(path, NOW)
     assert path.read_bytes() == before
-    assert os.listdir(path.with_name("memory.db-owners")) == ["gate"]
+    assert [file.name for file in gate(path).parent.iterdir()] == ["gate"]
 
 
 def test_an_empty_file_is_taken(path: Path) -> None:
@@ -354,10 +354,9 @@ def test_no_connection_crosses_a_fork(memory: SqliteMemory) -> None:
 
     def work() -> None:
         assert memory._db is None
-        assert not any("memory.db" in os.readlink(f"/proc/self/fd/{fd}") for fd in open_descriptors())
-
-    def open_descriptors() -> list[str]:
-        return [fd for fd in os.listdir("/proc/self/fd") if Path(f"/proc/self/fd/{fd}").exists()]
+        for descriptor in Path("/proc/self/fd").iterdir():
+            if descriptor.exists():
+                assert "memory.db" not in str(descriptor.readlink())
 
     assert in_a_child(work) == 0
     assert begin(memory) is Begin.WAIT
@@ -368,6 +367,24 @@ def test_a_child_that_closes_the_memory_takes_nothing_from_its_parent(path: Path
     assert in_a_child(memory.close) == 0
     with closing(SqliteMemory(path, NOW)) as other:
         assert begin(other) is Begin.WAIT
+
+
+def test_what_a_child_does_after_the_fork_can_be_seen_here_too(path: Path, memory: SqliteMemory) -> None:
+    begin(memory)
+    me = memory._owners.me
+    parents = os.dup(memory._owners._fd)
+    memory_sqlite._before_fork()
+    memory_sqlite._after_fork_in_child()
+    assert begin(memory) is Begin.WAIT
+    assert memory._owners.me not in {"", me}
+    os.close(parents)  # the parent dies
+    with pytest.raises(OutcomeUnknown):
+        begin(memory)
+    memory_sqlite._before_fork()
+    memory_sqlite._after_fork_in_child()
+    gate(path).write_text("1 another boot\n")
+    with pytest.raises(MemoryFull, match="started afresh"):
+        begin(memory)
 
 
 def test_a_child_does_not_go_on_with_a_file_that_was_started_afresh(path: Path, memory: SqliteMemory) -> None:

@@ -1,0 +1,171 @@
+"""How deep a body is nested: exact, and told without building anything."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+
+import ormsgpack
+import pytest
+
+from backwater_tornado.errors import BodyUndecodable, NestedTooDeep
+from backwater_tornado.protocol.nesting import MAX_DEPTH, NESTING_CODES, check_json, check_msgpack
+
+WIDE = b"\x9a" + b"\x91\x01" * 10  # ten lists in a list
+TUPLE = b"\xc7\x04\x01"  # the head of an extension of four bytes
+
+
+def extension(payload: bytes, code: int = 1) -> bytes:
+    return b"\xc9" + len(payload).to_bytes(4, "big") + bytes([code]) + payload
+
+
+def spread(levels: int, innermost: bytes = b"\x01") -> bytes:
+    """Nested through first, middle and last places, in lists and maps, as keys and values, among many others."""
+    data = innermost
+    shapes = [
+        lambda inner: b"\x91" + inner,
+        lambda inner: b"\x93" + WIDE[:0] + b"\x01" + inner + b"\xc0",
+        lambda inner: b"\xdc\x00\x02" + inner + b"\xa1a",
+        lambda inner: b"\xdd\x00\x00\x00\x02\xa1b" + inner,
+        lambda inner: b"\x81\xa1k" + inner,
+        lambda inner: b"\xde\x00\x01\x01" + inner,
+        lambda inner: b"\xdf\x00\x00\x00\x01" + inner + b"\x01",
+    ]
+    for level in range(levels):
+        data = shapes[level % len(shapes)](data)
+    return data
+
+
+@pytest.mark.parametrize("beside", [b"", b"\x91\x01" * 4000, b"\xa1\x91" * 4000])
+def test_exactly_the_limit_passes_and_one_level_more_is_refused(beside: bytes) -> None:
+    count = len(beside) // 2
+    head = b"\xdd" + (count + 1).to_bytes(4, "big")
+    check_msgpack(head + beside + spread(MAX_DEPTH - 1))
+    with pytest.raises(NestedTooDeep, match=str(MAX_DEPTH)):
+        check_msgpack(head + beside + spread(MAX_DEPTH))
+
+
+@pytest.mark.parametrize("innermost", [b"\x90", b"\x80", b"\xc7\x00\x05", b"\xd4\x05\x00"])
+def test_an_empty_container_and_any_extension_is_a_level(innermost: bytes) -> None:
+    check_msgpack(spread(MAX_DEPTH - 1, innermost))
+    with pytest.raises(NestedTooDeep):
+        check_msgpack(spread(MAX_DEPTH, innermost))
+
+
+@pytest.mark.parametrize("code", sorted(NESTING_CODES))
+@pytest.mark.parametrize("head", ["fixext", "ext8", "ext16", "ext32"])
+def test_the_payload_of_a_nesting_extension_is_looked_into(code: int, head: str) -> None:
+    payload = spread(MAX_DEPTH - 1)
+    if head == "fixext":
+        payload = b"\x91" * MAX_DEPTH + b"\x01" * 16
+        data = b"\xd8" + bytes([code]) + payload
+    elif head == "ext8":
+        payload = b"\x91" * 250
+        data = b"\x91" * 10 + b"\xc7\xfa" + bytes([code]) + payload
+    elif head == "ext16":
+        data = b"\x91" + b"\xc8" + len(payload).to_bytes(2, "big") + bytes([code]) + payload
+    else:
+        data = b"\x91" + extension(payload, code)
+    with pytest.raises((NestedTooDeep, BodyUndecodable)):
+        check_msgpack(data)
+
+
+def test_the_payload_of_any_other_extension_is_not() -> None:
+    check_msgpack(extension(b"\x91" * 5000, 99))
+
+
+def test_ordinary_large_bodies_pass() -> None:
+    record = {"id": 70_000, "name": "Ünï" * 30, "tags": ["a", "b"], "address": {"street": "x" * 40}, "blob": b"\x91" * 300}
+    check_msgpack(ormsgpack.packb([[[record] * 2000], {}]))
+    check_msgpack(ormsgpack.packb([[[1.5] * 10_000, list(range(70_000)), ["Ü"] * 9000, [b"\x91"] * 9000], {"a": b"\x91" * 99_999}]))
+    check_msgpack(ormsgpack.packb({str(number): number * 1000 for number in range(9000)}))
+    check_msgpack(ormsgpack.packb("Ü" * 100_000))
+
+
+def test_random_values_are_as_deep_as_they_are() -> None:
+    dice = random.Random(7)
+
+    def build(levels: int) -> object:
+        value: object = "é" * dice.randrange(400)
+        for _ in range(levels):
+            beside = [dice.choice([1.5, "x" * 300, [[[]]], {"a": {}}]) for _ in range(dice.randrange(4))]
+            value = [*beside, value] if dice.random() < 0.5 else {"v": value, "b": beside}
+        return value
+
+    for levels in (*range(1, 60), 240, 250):
+        check_msgpack(ormsgpack.packb(build(levels)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xdd\xff\xff\xff\xff" + b"\x91" * 5000,
+        b"\xdf\xff\xff\xff\xff" + b"\x91" * 5000,
+        b"\xde\xff\xff" + b"\x91" * 5000,
+        b"\x92" + b"\xa1\x91" * 300,
+        b"\xdc\x01\x2c" + b"\xc1" * 300 + b"\x91" * 300,
+        b"\xdc\x01\x2c" + b"\xa1\xff" * 300 + b"\x91" * 300,
+    ],
+)
+def test_what_lies_about_its_length_is_refused_before_it_is_decoded(data: bytes) -> None:
+    with pytest.raises((BodyUndecodable, NestedTooDeep)):
+        check_msgpack(data)
+
+
+def test_a_body_so_deep_that_it_cannot_even_be_skipped_is_refused() -> None:
+    with pytest.raises(NestedTooDeep):
+        check_msgpack(b"\x91" * 1_000_000)
+
+
+def test_a_body_nested_around_most_of_its_own_bulk_is_refused() -> None:
+    bulk = b"\xdd" + (200_000).to_bytes(4, "big") + b"\x91\x01" * 200_000
+    check_msgpack(b"\x91" * 20 + bulk)
+    with pytest.raises(NestedTooDeep, match="for its size"):
+        check_msgpack(b"\x91" * 100 + bulk)
+
+
+def test_long_flat_lists_are_not_taken_apart() -> None:
+    calls = []
+
+    def watch(_frame: object, event: str, called: object) -> None:
+        if event == "c_call":
+            calls.append(called)
+
+    data = ormsgpack.packb([1.5] * 50_000)
+    sys.setprofile(watch)
+    try:
+        check_msgpack(data)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 30
+
+
+# JSON ----------------------------------------------------------------------------------------------------------------
+
+
+def nested_json(levels: int) -> bytes:
+    value: object = 1
+    for level in range(levels):
+        value = [0, value] if level % 2 else {"k": value}
+    return json.dumps(value).encode()
+
+
+def test_json_of_exactly_the_limit_passes_and_one_level_more_is_refused() -> None:
+    check_json(nested_json(MAX_DEPTH))
+    check_json(b"[" + nested_json(MAX_DEPTH - 1) + b", [], {}, []" * 400 + b"]")
+    with pytest.raises(NestedTooDeep, match=str(MAX_DEPTH)):
+        check_json(nested_json(MAX_DEPTH + 1))
+    with pytest.raises(NestedTooDeep):
+        check_json(b"[{}, " * 300)
+
+
+def test_brackets_in_json_strings_are_text() -> None:
+    check_json(json.dumps(["[" * 5000, '"[', '\\"' + "{" * 5000, "\\"]).encode())
+    check_json(b'"' + b"[" * 5000)
+    check_json(rb'"\"' + b"[" * 5000)
+    check_json(b"[]" * 5000)
+    with pytest.raises(NestedTooDeep):
+        check_json(b'["]",' * 300)
+    with pytest.raises(NestedTooDeep):
+        check_json(rb'["\\",' * 300)
