@@ -17,7 +17,7 @@ help:
 	@echo 'make demo    install into .venv and run examples/demo.py'
 	@echo 'make test    format, lint, types, tests on the source and on the built wheel, for each Python found'
 	@echo '             (.venv/bin/python -m tests --help lists quicker ways)'
-	@echo 'make bench   run the benchmarks'
+	@echo 'make bench   measure ours beside its rivals (about ten minutes)'
 
 demo: .venv/.installed
 	@.venv/bin/python examples/demo.py
@@ -26,7 +26,7 @@ test: .venv/.installed-dev
 	@.venv/bin/python -m tests
 
 bench: .venv/.installed-benchmarks
-	@.venv/bin/python -m benchmarks
+	@.venv/bin/python benchmarks/calls.py
 
 .venv/bin/python:
 	@python=$$($(FIND_PYTHON)); \

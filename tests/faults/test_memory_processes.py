@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +22,8 @@ NOW = 1_000_000.0
 LATER = NOW + 300
 STREAM = "s" * 11
 PROJECT = Path(__file__).parents[2]
+
+Start = Callable[[str], subprocess.Popen[str]]
 
 PRELUDE = f"""
 import os, sys
@@ -84,16 +86,6 @@ sys.stdin.read()
 """
 
 
-def start(program: str, path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + program, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=PROJECT,
-    )
-
-
 def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
@@ -102,9 +94,26 @@ def line(process: subprocess.Popen[str]) -> str:
 def kill(process: subprocess.Popen[str]) -> str:
     """Kill it, and what it said before."""
     process.kill()
+    process.wait()
     assert process.stdout is not None
-    with process:
-        return process.stdout.read()
+    return process.stdout.read()
+
+
+@pytest.fixture
+def start(path: Path) -> Iterator[Start]:
+    """Starts a program on the memory; kills it in the end if the test has not."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_one(program: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PRELUDE + program, str(path)]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        process.kill()
+        with process:
+            pass
 
 
 @pytest.fixture
@@ -122,8 +131,8 @@ def begin(memory: SqliteMemory) -> Begin | Recorded:
     return memory.begin("k", CallId(STREAM, 1), b"", LATER, NOW)
 
 
-def test_a_call_whose_process_was_killed_never_runs_again(path: Path, memory: SqliteMemory) -> None:
-    process = start(HOLDS, path)
+def test_a_call_whose_process_was_killed_never_runs_again(start: Start, memory: SqliteMemory) -> None:
+    process = start(HOLDS)
     assert line(process) == "RUN"
     assert begin(memory) is Begin.WAIT
     kill(process)
@@ -132,16 +141,16 @@ def test_a_call_whose_process_was_killed_never_runs_again(path: Path, memory: Sq
             begin(memory)
 
 
-def test_the_memory_outlives_the_death_of_everybody(path: Path) -> None:
-    process = start(HOLDS, path)
+def test_the_memory_outlives_the_death_of_everybody(start: Start, path: Path) -> None:
+    process = start(HOLDS)
     assert line(process) == "RUN"
     kill(process)
     with closing(SqliteMemory(path, NOW + 10)) as memory, pytest.raises(OutcomeUnknown):
         begin(memory)
 
 
-def test_a_child_of_a_killed_process_does_not_keep_its_calls_alive(path: Path, memory: SqliteMemory) -> None:
-    process = start(HOLDS_AND_FORKS, path)
+def test_a_child_of_a_killed_process_does_not_keep_its_calls_alive(start: Start, memory: SqliteMemory) -> None:
+    process = start(HOLDS_AND_FORKS)
     assert line(process) == "RUN"
     child = int(line(process))
     try:
@@ -153,24 +162,22 @@ def test_a_child_of_a_killed_process_does_not_keep_its_calls_alive(path: Path, m
         os.kill(child, 0)  # it lives
     finally:
         os.kill(child, signal.SIGKILL)
-        kill(process)
 
 
-def test_a_stopped_process_is_not_a_dead_one(path: Path, memory: SqliteMemory) -> None:
-    process = start(HOLDS, path)
+def test_a_stopped_process_is_not_a_dead_one(start: Start, memory: SqliteMemory) -> None:
+    process = start(HOLDS)
     assert line(process) == "RUN"
     os.kill(process.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     assert begin(memory) is Begin.WAIT
-    kill(process)
 
 
 @pytest.mark.parametrize("gate", [None, "1 another boot\n"])
-def test_of_many_that_open_a_new_memory_at_once_one_runs_the_call(path: Path, gate: str | None) -> None:
+def test_of_many_that_open_a_new_memory_at_once_one_runs_the_call(start: Start, path: Path, gate: str | None) -> None:
     if gate is not None:
         SqliteMemory(path, NOW).close()
         (path.with_name("memory.db-owners") / "gate").write_text(gate)
-    processes = [start(OPENS, path) for _ in range(5)]
+    processes = [start(OPENS) for _ in range(5)]
     for process in processes:
         assert line(process) == "ready"
     for process in processes:
@@ -178,14 +185,12 @@ def test_of_many_that_open_a_new_memory_at_once_one_runs_the_call(path: Path, ga
         process.stdin.write("\n")
         process.stdin.flush()
     assert sorted(line(process) for process in processes) == ["RUN", "WAIT", "WAIT", "WAIT", "WAIT"]
-    for process in processes:
-        kill(process)
 
 
 @pytest.mark.parametrize("patience", [0, 7, 60, 300])
-def test_nothing_runs_twice_however_processes_are_killed(path: Path, patience: int) -> None:
+def test_nothing_runs_twice_however_processes_are_killed(start: Start, path: Path, patience: int) -> None:
     # Given four processes that work through the same calls
-    processes = [start(WORKS, path) for _ in range(4)]
+    processes = [start(WORKS) for _ in range(4)]
     said = []
     # When two of them are killed in the midst of it
     for process in processes[:2]:
@@ -214,8 +219,6 @@ def test_nothing_runs_twice_however_processes_are_killed(path: Path, patience: i
                 assert counted[f"ran {number}"] == 1
         begin_more = memory.begin("k", CallId(STREAM, 400, settled=400), b"", LATER, NOW)
         assert begin_more is Begin.RUN
-    for process in processes[2:]:
-        kill(process)
     # And the books are right
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

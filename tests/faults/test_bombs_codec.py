@@ -1,0 +1,203 @@
+"""Bodies made to kill: each is tried in a process of its own, with little stack and its memory measured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+PRELUDE = """
+import resource, sys, threading
+from backwater_tornado.errors import BodyTooLarge, BodyUndecodable, NestedTooDeep, Unserializable
+from backwater_tornado.protocol.codec import JSON, MAX_DEPTH, MSGPACK
+from backwater_tornado.protocol.compression import compress, decompress
+
+def ext(data, code=1):
+    return b"\\xc9" + len(data).to_bytes(4, "big") + bytes([code]) + data
+
+def outcome(action, *args):
+    try:
+        action(*args)
+    except (BodyTooLarge, BodyUndecodable, NestedTooDeep, Unserializable) as exc:
+        return type(exc).__name__
+    return "fine"
+
+def grown(action, *args):
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak()
+    result = outcome(action, *args)
+    return result, peak() - before
+"""
+
+STACK = """
+def nest(levels, shapes, innermost=b"\\x01"):
+    data = innermost
+    for level in range(levels):
+        data = shapes[level % len(shapes)](data)
+    return data
+
+LIST, MAP_VALUE, MAP_KEY = lambda d: b"\\x91" + d, lambda d: b"\\x81\\x01" + d, lambda d: b"\\x81" + d + b"\\x01"
+LAST, FIRST = lambda d: b"\\x92\\x01" + d, lambda d: b"\\x92" + d + b"\\x01"
+TUPLE, SET, FROZEN, MAP = [lambda d, c=c: ext(b"\\x91" + d, c) for c in (1, 2, 3)] + [lambda d: ext(b"\\x92\\x01" + d, 4)]
+BARE, UNKNOWN, LIE = lambda d: ext(d), lambda d: ext(d, 99), lambda d: b"\\xdd\\xff\\xff\\xff\\xff" + d
+PLENTY = b"\\xdc\\x10\\x00" + b"\\x91\\x01" * 4095
+mixtures = [[LIST], [MAP_VALUE], [MAP_KEY], [LAST], [FIRST], [TUPLE], [SET], [FROZEN], [MAP], [BARE], [UNKNOWN], [LIE],
+    [LIST, TUPLE], [LIST] * 3 + [MAP], [LIST, MAP_VALUE, TUPLE], [MAP_KEY, FROZEN], [MAP_KEY, TUPLE], [LIST] * 30 + [TUPLE],
+    [LIST] * 126 + [TUPLE], [LIST, TUPLE, SET, MAP, MAP_VALUE], [LIE, TUPLE], [LAST, FIRST, TUPLE, MAP]]
+
+class Thing:
+    pass
+
+def hold(levels, *wraps):
+    value = 1
+    for level in range(levels):
+        value = wraps[level % len(wraps)](value)
+    return value
+
+a_list, a_tuple, a_dict, numbered = (lambda v: [v]), (lambda v: (v,)), (lambda v: {"k": v}), (lambda v: {1: v})
+circle = []; circle.append(({"k": circle},))
+values = [hold(n, *w) for n in (60, 127, 200, 255, 256, 1000, 20_000) for w in (
+    [a_list], [a_tuple], [a_dict], [numbered], [a_list, a_tuple], [a_list] * 40 + [a_tuple], [a_list] * 250 + [a_tuple], [a_dict, a_tuple, numbered])]
+
+def attack():
+    seen = set()
+    for shapes in mixtures:
+        for levels in (60, 63, 64, 65, 120, MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 600, 2000, 20_000):
+            if levels == 20_000 and any(shape in (TUPLE, SET, FROZEN, MAP, BARE, UNKNOWN) for shape in shapes):
+                continue  # it takes long to build, and would be just as refused
+            data = nest(levels, shapes)
+            for body in (data, b"\\x92" + PLENTY + data, b"\\x92" + data + PLENTY, data + PLENTY, data[:-1]):
+                seen.add(outcome(MSGPACK.decode, body))
+    for head in (b"[", b'{"a":', b'[1,{"a":', b'["]",'):
+        for levels in (100, MAX_DEPTH, MAX_DEPTH + 1, 100_000):
+            seen.add(outcome(JSON.decode, head * levels))
+            seen.add(outcome(JSON.decode, b"[" * levels + b"1" + b"]" * levels))
+    for value in [circle, *values]:
+        for codec in (MSGPACK, JSON):
+            seen.add(outcome(codec.encode, value))
+    print(sorted(seen))
+
+threading.stack_size(512 * 1024)
+thread = threading.Thread(target=attack)
+thread.start()
+thread.join()
+"""
+
+
+def run(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + script], cwd=PROJECT, capture_output=True, text=True, check=False, timeout=50
+    )
+    assert done.returncode == 0, f"ended with {done.returncode}\n{done.stdout}{done.stderr}"
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_no_nesting_overflows_a_stack_of_512_kb() -> None:
+    expected = ["BodyUndecodable", "NestedTooDeep", "Unserializable", "fine"]
+    assert run(STACK).strip() == str(expected)
+
+
+LIES = {
+    "a list of 2^32 - 1 items": 'b"\\xdd\\xff\\xff\\xff\\xff\\x01"',
+    "a map of 2^32 - 1 items": 'b"\\xdf\\xff\\xff\\xff\\xff\\x01\\x01"',
+    "a str of 4 GiB": 'b"\\xdb\\xff\\xff\\xff\\xffa"',
+    "bytes of 4 GiB": 'b"\\xc6\\xff\\xff\\xff\\xffa"',
+    "an extension of 4 GiB": 'b"\\xc9\\xff\\xff\\xff\\xff\\x01a"',
+    "such lists within one another": 'b"\\xdd\\xff\\xff\\xff\\xff" * 250 + b"\\x01"',
+    "such lists in a long body": 'b"\\xdd\\xff\\xff\\xff\\xff" * 250 + b"\\x01" * 100_000',
+    "such maps as values": 'b"\\xdf\\xff\\xff\\xff\\xff\\x01" * 250 + b"\\x01" * 100_000',
+    "such a list in a tuple": 'ext(b"\\xdd\\xff\\xff\\xff\\xff\\x01")',
+}
+
+
+@pytest.mark.parametrize("body", LIES.values(), ids=LIES.keys())
+def test_a_length_that_lies_costs_no_memory(body: str) -> None:
+    result, megabytes = run(f"print(*grown(MSGPACK.decode, {body}))").split()
+    assert result == "BodyUndecodable"
+    assert float(megabytes) < 12
+
+
+DENSE = {
+    "empty lists": 'b"\\xdd\\x00\\x20\\x00\\x00" + b"\\x90" * (1 << 21)',
+    "empty maps": 'b"\\xdd\\x00\\x20\\x00\\x00" + b"\\x80" * (1 << 21)',
+    "lists of one": 'b"\\xdd\\x00\\x10\\x00\\x00" + b"\\x91\\x01" * (1 << 20)',
+    "empty sets": 'b"\\xdd\\x00\\x08\\x00\\x00" + b"\\xc7\\x01\\x02\\x90" * (1 << 19)',
+    "numbers": 'b"\\xdd\\x00\\x20\\x00\\x00" + b"\\x07" * (1 << 21)',
+}
+
+
+@pytest.mark.parametrize("body", DENSE.values(), ids=DENSE.keys())
+def test_a_decoded_body_takes_at_most_a_hundred_times_its_bytes(body: str) -> None:
+    result, megabytes = run(f"print(*grown(MSGPACK.decode, {body}))").split()
+    assert result == "fine"
+    assert float(megabytes) < 200
+
+
+def test_a_tuple_within_a_tuple_around_much_data_copies_nothing() -> None:
+    script = """
+data = b"\\xc6" + (4 << 20).to_bytes(4, "big") + bytes(4 << 20)
+for _ in range(15):
+    data = ext(b"\\x91" + data)
+print(*grown(MSGPACK.decode, data))
+"""
+    result, megabytes = run(script).split()
+    assert result == "fine"
+    assert float(megabytes) < 40
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("limit", [100_000, 8 << 20])
+def test_a_compression_bomb_stops_at_the_limit(sized: bool, limit: int) -> None:
+    script = f"""
+import zstandard
+maker = zstandard.ZstdCompressor(write_content_size={sized}).compressobj(*({[1 << 30] if sized else []}))
+bomb = b"".join(maker.compress(bytes(1 << 20)) for _ in range(1024)) + maker.flush()
+print(len(bomb), *grown(decompress, bomb, {limit}))
+"""
+    length, result, megabytes = run(script).split()
+    assert int(length) < 200_000
+    assert result == "BodyTooLarge"
+    assert float(megabytes) < limit / 1e6 + 8
+
+
+def test_a_frame_of_13_bytes_that_asks_for_terabytes_is_refused() -> None:
+    script = """
+frame = bytes.fromhex("28b52ffd") + b"\\xe0" + (1 << 42).to_bytes(8, "little")
+print(len(frame), *grown(decompress, frame, 8 << 20))
+"""
+    length, result, megabytes = run(script).split()
+    assert (length, result) == ("13", "BodyTooLarge")
+    assert float(megabytes) < 2
+
+
+def test_a_frame_that_asks_for_a_wide_window_is_refused() -> None:
+    script = """
+import zstandard
+maker = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=27)).compressobj()
+frame = maker.compress(b"a" * 100) + maker.flush()
+print(*grown(decompress, frame, 8 << 20))
+"""
+    result, megabytes = run(script).split()
+    assert result == "BodyUndecodable"
+    assert float(megabytes) < 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "body",
+    [
+        'b"\\x92\\x01" * 254 + b"\\xdd\\x00\\x60\\x00\\x00" + b"\\x90" * 0x600000',
+        'b"\\x92\\x01" * 30 + b"\\xdd\\x00\\x60\\x00\\x00" + b"\\x90" * 0x600000',
+        'b"\\x92\\x91\\x01" * 2_000_000',
+        'b"\\xde\\xff\\xff" * 2_000_000',
+    ],
+)
+def test_no_body_of_6_mib_takes_more_than_a_few_seconds(body: str) -> None:
+    seconds = run(f"import time\nbody = {body}\nstart = time.process_time()\noutcome(MSGPACK.decode, body)\nprint(time.process_time() - start)")
+    assert float(seconds) < 6
