@@ -118,11 +118,12 @@ _FORGET: Final = (
 )
 
 _OF: Final = """
-SELECT reach, windows, streams, records, answer_bytes, nonces_forgotten, calls_forgotten FROM keys WHERE key = ?
+SELECT key, reach, windows, streams, records, answer_bytes, nonces_forgotten, calls_forgotten FROM keys WHERE key = ?
 """
 
 
 class _Of(NamedTuple):
+    key: str
     reach: float
     windows: int
     streams: int
@@ -186,7 +187,7 @@ class SqliteMemory:
                 of = self._of(db, key_id)
                 if expires <= of.nonces_forgotten:
                     raise forgotten_nonce()
-                self._make_room(db, key_id, now, lambda of: shortage(self._limits, of.windows, 0, 0))
+                self._make_room(db, of, now, lambda of: shortage(self._limits, of.windows, 0, 0))
                 db.execute("INSERT INTO windows VALUES (?, ?, ?, ?, ?)", (key_id, stream, number, _bits(1), expires))
                 db.execute("UPDATE keys SET windows = windows + 1 WHERE key = ?", (key_id,))
                 return
@@ -199,6 +200,7 @@ class SqliteMemory:
     def begin(self, key_id: str, call: CallId, digest: bytes, expires: float, now: float) -> Begin | Recorded:
         """See `CallMemory.begin`."""
         this = (key_id, short_name(call.stream), call.number)
+        expires = max(expires, now)  # so that no sweep on the way drops what this call stands on
         with self._transaction(MemoryFull) as db:
             stream = db.execute(
                 "SELECT settled, expires FROM streams WHERE key = ? AND stream = ?", this[:2]
@@ -215,21 +217,18 @@ class SqliteMemory:
                     return self._known(db, this, record, digest, expires)
             of = self._of(db, key_id)
             check_new(call, now, settled, of.reach, of.calls_forgotten)
+            new = stream is None
             self._make_room(
-                db,
-                key_id,
-                now,
-                lambda of: shortage(self._limits, of.streams if stream is None else 0, of.records, of.answer_bytes),
+                db, of, now, lambda of: shortage(self._limits, new and of.streams, of.records, of.answer_bytes)
             )
-            added = db.execute("INSERT OR IGNORE INTO streams VALUES (?, ?, ?, ?)", (*this[:2], settled, expires))
+            if new:
+                db.execute("INSERT INTO streams VALUES (?, ?, ?, ?)", (*this[:2], settled, expires))
             db.execute(
                 "INSERT INTO calls (key, stream, number, state, owner, begun, kept, expires, digest)"
                 " VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?)",
                 (*this, self._owners.me, now, expires - now, expires, digest),
             )
-            db.execute(
-                "UPDATE keys SET records = records + 1, streams = streams + ? WHERE key = ?", (added.rowcount, key_id)
-            )
+            db.execute("UPDATE keys SET records = records + 1, streams = streams + ? WHERE key = ?", (new, key_id))
             return Begin.RUN
 
     def finish(self, key_id: str, call: CallId, answer: Recorded, now: float) -> None:
@@ -301,11 +300,11 @@ class SqliteMemory:
             raise OutcomeUnknown("The process that ran the call died before its end")
         return Begin.WAIT if state == "running" else Recorded(bool(ok), status, media_type, body)
 
-    def _make_room(self, db: sqlite3.Connection, key_id: str, now: float, missing: Callable[[_Of], str]) -> None:
-        if missing(self._of(db, key_id)):
+    def _make_room(self, db: sqlite3.Connection, of: _Of, now: float, missing: Callable[[_Of], str]) -> None:
+        if missing(of):
             if abs(now - self._swept) >= SWEEP_PAUSE:  # abs: the clock may have been set back
                 self._sweep(db, now)
-            if reason := missing(self._of(db, key_id)):
+            if reason := missing(self._of(db, of.key)):
                 raise MemoryFull(reason)
 
     def _sweep(self, db: sqlite3.Connection, now: float) -> None:

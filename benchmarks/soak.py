@@ -188,10 +188,11 @@ def main() -> int:
     processes = start(chosen.rate)
     faces = [name for name in processes if name != "server"]
     try:
-        # Both faces answer once they are ready and have not called yet, so this is the number to come back to.
         for face in faces:
             processes[face].ask(None, 30)
-        watch = Watch(processes)
+        watch = Watch(processes)  # nobody has called yet: the descriptors of now are the number to come back to
+        for face in faces:
+            processes[face].ask("go", 30)
         load(chosen, watch, console)
         counts = {face: processes[face].ask("stop", 60)["counts"] for face in faces}
         after = watch.descriptors_after()

@@ -1,7 +1,7 @@
 """A client process of the soak: `soak_load.py blocking|awaitable PORT RATE`. Calls of every kind until told to stop.
 
-Commands on standard input, one a line, each answered by a line of JSON: `counts` (per kind: as expected, otherwise, and
-examples of otherwise) and `stop` (finish what runs, close every client, then `counts`). Ends with standard input.
+Commands on standard input, one a line, each answered by a line of JSON with the counts so far (per kind: as expected,
+otherwise, and examples of otherwise): `go`, then `stop` (finish what runs, close every client). Ends with standard input.
 """
 
 from __future__ import annotations
@@ -178,10 +178,12 @@ async def serve_awaitable(port: int, rate: float, tally: Tally) -> None:
     """Tasks that share a client, until standard input ends."""
     ending = asyncio.Event()
     kept = backwater.AsyncClient(f"http://127.0.0.1:{port}", SECRET)
+    tasks: list[asyncio.Task[None]] = []
     answer({})
-    lanes = [live_awaitable(Lane(100 + number, port, rate), kept, tally, ending) for number in range(LANES)]
-    tasks = [asyncio.create_task(lane) for lane in lanes]
     while line := await asyncio.to_thread(sys.stdin.readline):
+        if line.strip() == "go":
+            lanes = [Lane(100 + number, port, rate) for number in range(LANES)]
+            tasks += [asyncio.create_task(live_awaitable(lane, kept, tally, ending)) for lane in lanes]
         if line.strip() == "stop":
             ending.set()
             await asyncio.gather(*tasks)
@@ -192,11 +194,13 @@ async def serve_awaitable(port: int, rate: float, tally: Tally) -> None:
 
 def serve_blocking(port: int, rate: float, tally: Tally) -> None:
     """Threads that share a client, until standard input ends."""
+    stops: list[Callable[[], None]] = []
     answer({})
-    stop = run_blocking(port, rate, tally)
     for line in sys.stdin:
+        if line.strip() == "go":
+            stops.append(run_blocking(port, rate, tally))
         if line.strip() == "stop":
-            stop()
+            stops.pop()()
             gc.collect()
         answer(tally.counts)
 

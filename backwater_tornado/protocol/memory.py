@@ -312,6 +312,7 @@ class InProcessMemory:
         """See `CallMemory.begin`."""
         of = self._keys.get(key_id) or self._of(key_id)
         name = short_name(call.stream)
+        expires = max(expires, now)  # so that no sweep on the way drops what this call stands on
         stream = of.streams.get(name)
         settled = call.settled
         if stream is not None:
@@ -327,7 +328,8 @@ class InProcessMemory:
                 return record.answer or Begin.WAIT
         check_new(call, now, settled, of.reach, of.calls_forgotten)
         self._make_room(of, stream is None, now)
-        stream = of.streams.setdefault(name, stream or _Stream(settled, expires))  # the sweep may have dropped it
+        if stream is None:
+            stream = of.streams[name] = _Stream(settled, expires)
         stream.records[call.number] = _Record(digest, now, expires)
         of.records += 1
         return Begin.RUN

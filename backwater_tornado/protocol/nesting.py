@@ -28,21 +28,42 @@ NESTING_CODES = frozenset({1, 2, 3, 4})
 
 # Every byte that opens a fixmap, fixarray, array16/32, map16/32, ext8/16/32 or fixext.
 _OPENERS = bytes([*range(0x80, 0xA0), 0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9), *range(0xDC, 0xE0)])
-# Work allowed on one body, in bytes looked at per byte of it (and a fixed part, so that a body of up to 64 kB may be as deep as it likes):
-# honest data is not nested 32 deep around most of its own bulk, and without a bound 8 MiB could cost ten seconds.
-_WORK_FACTOR = 32
-_WORK_FREE = 16 << 20
+# A body is taken apart level by level while no more than this is looked at, in bytes per byte of it (and a fixed part):
+# every level costs a look at all that is in it. What remains is walked through item by item, once.
+_WORK_FACTOR = 4
+_WORK_FREE = 1 << 20
+# A list whose items are shorter on average is walked through too: to hold each item takes more than it is worth.
+_SHORT = 32
 # Above this length the openers are not counted but the body is taken apart at once: it has more of them anyway.
 _COUNTED = 40 * MAX_DEPTH
 # A list of as many items is first tried as a list of plain scalars, which is five times as fast as looking at each.
 _LONG = 256
 
-# First byte -> length of the head, up to where the items (of an extension: the payload) begin.
-_LIST_HEADS = {0xDC: 3, 0xDD: 5, 0xDE: 3, 0xDF: 5}
-_MAP16_AND_32 = (0xDE, 0xDF)
-_EXTENSION_HEADS = {0xC7: 3, 0xC8: 4, 0xC9: 6, **dict.fromkeys(range(0xD4, 0xD9), 2)}
+# What a first byte announces, and how many bytes there are before what it holds (of a scalar: all of it).
+_SCALAR, _TEXT, _CONTAINER, _EXTENSION = range(4)
+_FIXED_EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
+_LONG_MAPS = (0xDE, 0xDF)
+_WIDTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+_SPECIAL_HEADS = {
+    **{kind: 1 + (kind & 0x1F) for kind in range(0xA0, 0xC0)},
+    **{kind: 1 + width for kind, width in _WIDTHS.items()},
+    **dict.fromkeys((0xCC, 0xD0), 2),
+    **dict.fromkeys((0xCD, 0xD1, 0xDC, 0xDE), 3),
+    **dict.fromkeys((0xCA, 0xCE, 0xD2, 0xDD, 0xDF), 5),
+    **dict.fromkeys((0xCB, 0xCF, 0xD3), 9),
+    **dict.fromkeys(_FIXED_EXTENSIONS, 2),
+    **{0xC7: 3, 0xC8: 4, 0xC9: 6},
+}
+_HEADS = [_SPECIAL_HEADS.get(kind, 1) for kind in range(256)]
+_SPECIAL_ROLES = {
+    **dict.fromkeys(_OPENERS, _CONTAINER),
+    **dict.fromkeys([0xC7, 0xC8, 0xC9, *_FIXED_EXTENSIONS], _EXTENSION),
+    **dict.fromkeys(_WIDTHS, _TEXT),
+}
+_ROLES = bytes(_SPECIAL_ROLES.get(kind, _SCALAR) for kind in range(256))
 _NESTING_BYTES = frozenset(bytes([code]) for code in NESTING_CODES)
-_LIST = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+_ITEMS = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _SCALARS = msgspec.msgpack.Decoder(list[int | float | str | bool | None])
 
 # JSON: whole strings (one that does not end takes the rest), and all that is not a bracket.
@@ -60,17 +81,18 @@ def check_msgpack(data: bytes) -> None:
     pending = [(data, MAX_DEPTH)]
     while pending:
         chunk, room = pending.pop()
-        if _is_shallow(chunk, room):
-            continue
-        work -= len(chunk)
-        if work < 0:
-            raise NestedTooDeep(f"the body is nested too deep for its size of {len(data)} bytes")
-        if (children := _children(chunk)) is None:
+        if _is_shallow(chunk, room) or (head := _read_head(chunk)) is None:
             continue
         if room == 0:
-            raise NestedTooDeep(f"the body is nested deeper than {MAX_DEPTH} levels")
-        if max(map(len, children), default=0) >= room:
-            pending += [(bytes(child), room - 1) for child in children if len(child) >= room and child[0] in _OPENERS]
+            raise _too_deep()
+        count, items = head
+        if count >= _LONG and _has_scalars_only(items):
+            continue
+        work -= len(chunk)
+        if work < 0 or len(chunk) < _SHORT * count:
+            pending += _walk(chunk, room)
+        else:
+            pending += ((bytes(item), room - 1) for item in _split(items) if _may_be_deep(memoryview(item), room - 1))
 
 
 def check_json(data: bytes) -> None:
@@ -79,7 +101,7 @@ def check_json(data: bytes) -> None:
         return
     brackets = _STRINGS.sub(b"", data).translate(None, _NOT_BRACKETS)
     if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH:
-        raise NestedTooDeep(f"the body is nested deeper than {MAX_DEPTH} levels")
+        raise _too_deep()
 
 
 def _is_shallow(chunk: bytes, room: int) -> bool:
@@ -89,41 +111,84 @@ def _is_shallow(chunk: bytes, room: int) -> bool:
     return len(chunk) <= _COUNTED and len(chunk) - len(chunk.translate(None, _OPENERS)) <= room
 
 
-def _children(chunk: bytes) -> list[memoryview] | None:
-    """What a list, a map or a nesting extension holds, as far as it can be nested; None of anything else."""
+def _may_be_deep(item: memoryview, room: int) -> bool:
+    return len(item) > room and item[0] in _OPENERS
+
+
+def _read_head(chunk: bytes) -> tuple[int, bytes] | None:
+    """How many items a list, a map or a nesting extension holds, and they as a list; None of anything else."""
     kind = chunk[0]
-    if kind in _EXTENSION_HEADS:
-        head = _EXTENSION_HEADS[kind]
-        return [memoryview(chunk)[head:]] if chunk[head - 1 : head] in _NESTING_BYTES else []
-    if 0x80 <= kind <= 0x9F:
-        head, count = 1, kind & 0x0F
-    elif kind in _LIST_HEADS:
-        head = _LIST_HEADS[kind]
-        count = int.from_bytes(chunk[1:head], "big")
-    else:
+    role, head = _ROLES[kind], _HEADS[kind]
+    if role == _EXTENSION:
+        return (1, b"\x91" + chunk[head:]) if chunk[head - 1 : head] in _NESTING_BYTES else (0, b"\x90")
+    if role != _CONTAINER:
         return None
-    if kind <= 0x8F or kind in _MAP16_AND_32:
-        count *= 2
-        if count > len(chunk):  # or the number of keys and values might not fit into the head of a list
-            raise BodyUndecodable("the body is not MessagePack: it ends inside a map")
-        chunk = b"\xdd" + count.to_bytes(4, "big") + chunk[head:]
-    return [] if count >= _LONG and _has_scalars_only(chunk) else _items(chunk)
+    count = _count(chunk[:head])
+    if kind <= 0x8F or kind in _LONG_MAPS:  # as a list; more than a list can say is more than there can be
+        chunk = b"\xdd" + min(count, 0xFFFF_FFFF).to_bytes(4, "big") + chunk[head:]
+    return count, chunk
 
 
-def _has_scalars_only(chunk: bytes) -> bool:
+def _has_scalars_only(items: bytes) -> bool:
     try:
-        _SCALARS.decode(chunk)
+        _SCALARS.decode(items)
     except (msgspec.DecodeError, ValueError):
         return False
     return True
 
 
-def _items(chunk: bytes) -> list[memoryview]:
+def _split(items: bytes) -> list[Any]:
     """The items of a list, each as its bytes."""
     try:
-        items: list[Any] = _LIST.decode(chunk)
-        return [memoryview(item) for item in items]
+        return _ITEMS.decode(items)
     except RecursionError as exc:
-        raise NestedTooDeep(f"the body is nested deeper than {MAX_DEPTH} levels") from exc
+        raise _too_deep() from exc
     except msgspec.DecodeError as exc:
         raise BodyUndecodable(f"the body is not MessagePack: {exc}") from exc
+
+
+def _walk(chunk: bytes, room: int) -> list[tuple[bytes, int]]:
+    """Go over every item, however nested; gives the payloads of nesting extensions, and the room that each has."""
+    payloads: list[tuple[bytes, int]] = []
+    around: list[int] = []  # items still to come in each of the containers that are open but the innermost
+    left, place = 1, 0
+    try:
+        while left or around:
+            if not left:
+                left = around.pop()
+                continue
+            left -= 1
+            kind = chunk[place]
+            place += _HEADS[kind]
+            role = _ROLES[kind]
+            if role == _SCALAR:
+                continue
+            if role == _TEXT:
+                place += int.from_bytes(chunk[place - _WIDTHS[kind] : place], "big")
+                continue
+            if len(around) >= room:
+                raise _too_deep()
+            if role == _EXTENSION:
+                size = _FIXED_EXTENSIONS.get(kind) or int.from_bytes(chunk[place - _HEADS[kind] + 1 : place - 1], "big")
+                if chunk[place - 1 : place] in _NESTING_BYTES:
+                    payloads.append((chunk[place : place + size], room - len(around) - 1))
+                place += size
+                continue
+            around.append(left)
+            left = _count(chunk[place - _HEADS[kind] : place])
+    except IndexError:
+        place = -1
+    if place != len(chunk):
+        raise BodyUndecodable("the body is not MessagePack: its lengths do not fit")
+    return payloads
+
+
+def _count(head: bytes) -> int:
+    """How many items, or keys and values, the head of a list or map announces."""
+    kind = head[0]
+    count = int.from_bytes(head[1:], "big") if len(head) > 1 else kind & 0x0F
+    return 2 * count if kind <= 0x8F or kind in _LONG_MAPS else count
+
+
+def _too_deep() -> NestedTooDeep:
+    return NestedTooDeep(f"the body is nested deeper than {MAX_DEPTH} levels")

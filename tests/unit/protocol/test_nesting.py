@@ -118,11 +118,46 @@ def test_a_body_so_deep_that_it_cannot_even_be_skipped_is_refused() -> None:
         check_msgpack(b"\x91" * 1_000_000)
 
 
-def test_a_body_nested_around_most_of_its_own_bulk_is_refused() -> None:
+def test_a_body_nested_around_most_of_its_own_bulk_is_looked_at_a_few_times_only() -> None:
     bulk = b"\xdd" + (200_000).to_bytes(4, "big") + b"\x91\x01" * 200_000
-    check_msgpack(b"\x91" * 20 + bulk)
-    with pytest.raises(NestedTooDeep, match="for its size"):
-        check_msgpack(b"\x91" * 100 + bulk)
+    check_msgpack(b"\x91" * (MAX_DEPTH - 2) + bulk)
+    with pytest.raises(NestedTooDeep):
+        check_msgpack(b"\x91" * (MAX_DEPTH - 1) + bulk)
+    nested = extension(b"\x92" + bulk + extension(spread(100)))
+    check_msgpack(b"\x91" * (MAX_DEPTH - 104) + nested)
+    with pytest.raises(NestedTooDeep):
+        check_msgpack(b"\x91" * (MAX_DEPTH - 103) + nested)
+
+
+EVERY_KIND = (
+    b"\x01\xff\xc0\xc2\xc3\xcc\x91\xd0\x91\xcd\x91\x91\xd1\x91\x91\xce\x91\x91\x91\x91\xd2\x91\x91\x91\x91\xca\x91\x91\x91\x91"
+    b"\xcb" + b"\x91" * 8 + b"\xcf" + b"\x91" * 8 + b"\xd3" + b"\x91" * 8 + b"\xa2\x91\x91\xd9\x01\x91\xda\x00\x01\x91\xdb\x00\x00\x00\x01\x91"
+    b"\xc4\x01\x91\xc5\x00\x01\x91\xc6\x00\x00\x00\x01\x91\x90\x80\xdc\x00\x00\xdd\x00\x00\x00\x00\xde\x00\x00\xdf\x00\x00\x00\x00"
+    b"\x91\x01\x81\x01\x01\xdc\x00\x01\x01\xdd\x00\x00\x00\x01\x01\xde\x00\x01\x01\x01\xdf\x00\x00\x00\x01\x01\x01"
+    b"\xc7\x01\x09\x91\xc8\x00\x01\x09\x91\xc9\x00\x00\x00\x01\x09\x91\xd4\x09\x91\xd5\x09\x91\x91\xd6\x09\x91\x91\x91\x91"
+    b"\xd7\x09" + b"\x91" * 8 + b"\xd8\x09" + b"\x91" * 16 + b"\xd5\x01\x91\x01"
+)  # 39 items
+
+
+@pytest.mark.parametrize("times", [1, 40, 4000])
+def test_every_kind_of_item_is_passed_over_by_its_own_length(times: int) -> None:
+    count = 39 * times + 1
+    data = b"\xdd" + count.to_bytes(4, "big") + EVERY_KIND * times
+    check_msgpack(data + spread(MAX_DEPTH - 1))
+    with pytest.raises(NestedTooDeep):
+        check_msgpack(data + spread(MAX_DEPTH))
+    for broken in (data + spread(MAX_DEPTH - 1) + b"\x01", data + spread(MAX_DEPTH - 1)[:-1], data + b"\xdb\x00\x00\x01\x00"):
+        if times > 1:
+            with pytest.raises(BodyUndecodable):
+                check_msgpack(broken)
+
+
+@pytest.mark.parametrize("last", [b"\xd4\x09\x00", b"\xd5\x01\x91\x01", b"\x90"])
+def test_extensions_in_a_dense_list_are_levels_too(last: bytes) -> None:
+    dense = b"\xdd\x00\x00\x10\x00" + b"\x91\x01" * 4095
+    check_msgpack(dense + b"\x91" * (MAX_DEPTH - 3) + last)
+    with pytest.raises(NestedTooDeep):
+        check_msgpack(dense + b"\x91" * (MAX_DEPTH - 1) + last)
 
 
 def test_long_flat_lists_are_not_taken_apart() -> None:
