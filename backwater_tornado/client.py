@@ -225,7 +225,7 @@ _MAX_CLIENTS = 32
 
 
 def call(
-    server: tuple[object, object],
+    server: Any,
     module: str,
     function: str,
     args: Sequence[Any] = (),
@@ -263,7 +263,7 @@ def _client_for(server: tuple[object, object], options: dict[str, Any]) -> Clien
 
 def _abandon_all() -> None:
     for face in list(_FACES):
-        face._abandon()  # noqa: SLF001 - the module's own class
+        face._abandon()
 
 
 if hasattr(os, "register_at_fork"):

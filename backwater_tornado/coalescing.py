@@ -1,8 +1,8 @@
 """Concurrent calls to one endpoint travel together.
 
-A call that finds nothing in flight goes out at once (at the end of this turn of the loop, so that calls started together
-share a request). What arrives while a request is in flight waits for it, `coalesce_delay` at most, and goes out as one
-request. Answers come back as each call ends.
+A call that finds nothing in flight goes out at once (at the end of this turn of the loop, so that calls started
+together share a request). What arrives while a request is in flight waits for it, `coalesce_delay` at most, and goes
+out as one request. Answers come back as each call ends.
 
 Rule: knows requests and futures; what to do about a failure is `protocol.calling`'s business.
 """
@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 from .errors import CallFailed
 from .protocol.batches import FrameReader
-from .protocol.calling import Answer, Attempt, lost, Sealed, Target, answers_reader, verify_head
+from .protocol.calling import Answer, Attempt, Target, lost
 from .protocol.messages import HttpRequest, HttpResponse
+from .protocol.sealing import Sealed, answers_reader, verify_head
 from .session import Session
 
 #: Room in a request for what is not arguments, for each call, bytes.
@@ -181,18 +182,18 @@ class _Exchange:
         for answer in self._reader.feed(data):
             future = self._futures.get(answer.number)
             if future is not None and not future.done():
-                media_type = self._lane._session.codec.media_type  # noqa: SLF001 - one object in two classes
+                media_type = self._lane._session.codec.media_type
                 future.set_result(Answer(answer.status, media_type, bytes(answer.body)))
 
     def _begin(self, head: HttpResponse) -> None:
-        session = self._lane._session  # noqa: SLF001
+        session = self._lane._session
         limit = session.options.limits.max_encoded_result_size
         reader = answers_reader(self._sealed, head, limit)
         if reader is None:
             self._body = []
             return
         parameters = verify_head(self._sealed, head)
-        session.note_clock(self._lane._target, parameters)  # noqa: SLF001
+        session.note_clock(self._lane._target, parameters)
         self._reader = reader
 
     def end(self, incoming: Incoming | None, error: CallFailed | None) -> None:
@@ -211,7 +212,7 @@ class _Exchange:
         response = incoming.response()
         if self._body is not None:
             response = HttpResponse(response.status, response.fields, b"".join(self._body))
-        answer = self._lane._session.open(self._sealed, self._lane._target, response)  # noqa: SLF001
+        answer = self._lane._session.open(self._sealed, self._lane._target, response)
         for _, future in self._group:
             if not future.done():
                 future.set_result(answer)

@@ -1,8 +1,8 @@
 """pycurl twice: a reused easy handle that blocks, and an engine that drives the multi handle on an event loop.
 
 Both keep their handles, so that connections and their setup are reused; both translate curl's failures once, here:
-`Unreachable` when nothing was sent, `OutcomeUnknown` when something was. A handle that a child process inherits is never touched
-again, not even to free it: that would speak on its parent's connections.
+`Unreachable` when nothing was sent, `OutcomeUnknown` when something was. A handle that a child process inherits is
+never touched again, not even to free it: that would speak on its parent's connections.
 
 Rule: knows requests and bytes, not calls. The engine asks of a loop only what `EventLoop` lists.
 """
@@ -235,7 +235,7 @@ class EasyTransport:
         if transfer is None:
             transfer = self._local.transfer = Transfer(self._options)
             if threading.current_thread() is threading.main_thread():
-                # curl calls it about once a second, which lets Ctrl-C through; the signal's exception ends the transfer.
+                # curl calls it about once a second, which lets Ctrl-C through: the exception ends the transfer.
                 transfer.handle.setopt(pycurl.NOPROGRESS, 0)
                 transfer.handle.setopt(pycurl.XFERINFOFUNCTION, _let_signals_through)
         return transfer

@@ -9,8 +9,9 @@ from typing import Any
 from .curl import EasyTransport
 from .driving import Flow
 from .errors import CallFailed
-from .protocol.calling import Answer, Attempt, lost, Pause, answers_reader, verify_head
+from .protocol.calling import Answer, Attempt, Pause, lost
 from .protocol.messages import HttpResponse
+from .protocol.sealing import answers_reader, verify_head
 from .session import Session
 
 _ENVELOPE_ROOM = 600

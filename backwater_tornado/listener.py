@@ -130,6 +130,7 @@ class Listener(HTTPServer):
         self._last_params = copy.copy(self.conn_params)
         self._last_params.no_keep_alive = True
         self._open: dict[object, Connection] = {}
+        self._turning_away: set[asyncio.Future[None]] = set()
         self._draining = False
         self._idle: asyncio.Future[None] | None = None
         self._sweeper = PeriodicCallback(self._sweep, SWEEP_PERIOD * 1000)
@@ -146,9 +147,10 @@ class Listener(HTTPServer):
         await asyncio.wait([self._idle], timeout=longest)
 
     def _check_idle(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            if all(connection.phase is Phase.WAITING for connection in self._open.values()):
-                self._idle.set_result(None)
+        if self._idle is None or self._idle.done():
+            return
+        if all(connection.phase is Phase.WAITING for connection in self._open.values()):
+            self._idle.set_result(None)
 
     def listen_on(self, sockets: list[Any]) -> None:
         """Serve the sockets, bound before."""
@@ -158,7 +160,9 @@ class Listener(HTTPServer):
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """A new connection."""
         if len(self._open) >= self.options.max_connections:
-            asyncio.ensure_future(_turn_away(stream))
+            task = asyncio.ensure_future(_turn_away(stream))
+            self._turning_away.add(task)
+            task.add_done_callback(self._turning_away.discard)
             return
         super().handle_stream(stream, address)
 
@@ -209,7 +213,7 @@ class Listener(HTTPServer):
 async def _turn_away(stream: IOStream) -> None:
     try:
         await asyncio.wait_for(stream.write(_FULL), 1.0)
-    except (StreamClosedError, OSError, asyncio.TimeoutError):
+    except (TimeoutError, StreamClosedError, OSError):
         pass
     finally:
         stream.close()

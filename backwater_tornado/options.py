@@ -198,7 +198,9 @@ class ServerOptions:
 class ListenerOptions:
     """How a server of our own listens; seconds, bytes and counts."""
 
+    #: The address to listen on; None: all of them.
     address: str | None = None
+    #: Connections at once; beyond, callers are told to come back.
     max_connections: int = 1024
     #: Requests on one connection before it is closed.
     max_keepalive: int = 200
@@ -208,6 +210,7 @@ class ListenerOptions:
     body_timeout: float = 60.0
     #: A connection without a request is closed after this, seconds.
     idle_timeout: float = 75.0
+    #: Request line and headers of one request.
     max_header_size: int = 16 * 1024
     #: Several processes may listen on the port (SO_REUSEPORT).
     reuse_port: bool = False
@@ -234,8 +237,9 @@ class ClientOptions:
     timeout: float | None = None
     #: Attempts for one call, the first included.
     max_attempts: int = 10
-    #: First and longest pause between attempts, seconds; each is drawn between 0 and the bound (full jitter).
+    #: First pause between attempts, seconds; it doubles, and each is drawn between 0 and the bound (full jitter).
     backoff: float = 0.1
+    #: Longest pause between attempts, seconds.
     max_backoff: float = 5.0
     #: Raise the remote exception's own class where it is a builtin or registered one.
     rethrow_remote_exceptions: bool = False
@@ -255,8 +259,9 @@ class ClientOptions:
     max_calls_per_request: int = 500
     #: A file of certificates to trust instead of the system's; a pinned CA.
     ca_file: str | None = None
-    #: A file with the client's certificate, and one with its key.
+    #: A file with the client's certificate.
     client_cert: str | None = None
+    #: A file with the key of the client's certificate.
     client_key: str | None = None
     #: `http://host:port`, `""` for none at all; None: as the environment says (HTTPS_PROXY, NO_PROXY).
     proxy: str | None = None

@@ -167,14 +167,14 @@ class CallHandler(_Handler):
         else:
             await self._answer_one(batch)
 
-    get = head = put = delete = patch = options = post  # type: ignore[assignment]
+    get = head = put = delete = patch = options = post
 
     async def _read_body(self) -> Batch:
         exchange, serving = self.exchange, self.service.serving
         exchange.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         exchange.digest = self._digest.digest()
         self._chunks = []
-        if len(exchange.body) > LARGE or exchange.field("content-encoding") is not None and len(exchange.body) > 8192:
+        if len(exchange.body) > LARGE or (exchange.field("content-encoding") is not None and len(exchange.body) > 8192):
             return await asyncio.get_running_loop().run_in_executor(None, serving.accept_body, exchange)
         return serving.accept_body(exchange)
 
@@ -323,7 +323,7 @@ class HealthHandler(_Handler):
         """Answer the probe."""
         self.send(503 if self.service.draining else 204, {}, b"")
 
-    head = get  # type: ignore[assignment]
+    head = get
 
 
 class NotFoundHandler(_Handler):
@@ -449,10 +449,9 @@ def start_tls_server(
     keyfile: str,
     client_ca: str | None = None,
     ref: str = "tls",
-    port: int = TLS_PORT,
     **options: Any,
 ) -> Server:
-    """Serve calls over HTTPS; TLS 1.2 or later.
+    """Serve calls over HTTPS, port 8443 unless `port` says otherwise; TLS 1.2 or later.
 
     Args:
         certfile: the server's certificate with its chain, PEM.
@@ -468,7 +467,7 @@ def start_tls_server(
         raise InvalidOption(f"the certificate {certfile!r} with the key {keyfile!r} cannot be used: {error}") from error
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-    return _start(secret, exposed, ref, port, options, context)
+    return _start(secret, exposed, ref, options.pop("port", TLS_PORT), options, context)
 
 
 def _start(

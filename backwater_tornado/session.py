@@ -25,24 +25,12 @@ from .errors import (
     ResponseUndecodable,
 )
 from .options import CallOptions, ClientOptions, Endpoint, Limits, make_options
-from .protocol.calling import (
-    Answer,
-    Attempt,
-    Outgoing,
-    Seal,
-    Sealed,
-    Target,
-    call_flow,
-    clock_offset,
-    decode_answer,
-    open_one,
-    seal_many,
-    seal_one,
-)
+from .protocol.calling import Answer, Attempt, Outgoing, Target, call_flow, decode_answer
 from .protocol.codec import codec_for
 from .protocol.keys import KeyRing
 from .protocol.messages import HttpResponse
 from .protocol.problems import original_exception
+from .protocol.sealing import Seal, Sealed, Stamp, clock_offset, open_one, seal_many, seal_one
 from .protocol.signatures import Parameters
 from .streams import Stream
 
@@ -136,17 +124,15 @@ class Session:
 
     def seal(self, attempts: Sequence[Attempt]) -> Sealed:
         """A signed request for these calls, all to the same target."""
-        nonce, settled = self.stream.draw()
+        stamp = Stamp(*self.stream.draw(), time.monotonic(), time.time())
         seal = Seal(self.stream.name, self.codec, self.options.limits)
-        unix, clock = time.time(), time.monotonic()
-        target = attempts[0].target
-        key = self.keys.signing_key(unix)
+        key = self.keys.signing_key(stamp.unix)
         retries = sum(attempt.fresh for attempt in attempts)
         if len(attempts) == 1:
-            sealed = seal_one(seal, key, attempts[0], nonce=nonce, settled=settled, clock=clock, unix=unix)
+            sealed = seal_one(seal, key, attempts[0], stamp)
         else:
             calls = [attempt.call for attempt in attempts]
-            sealed = seal_many(seal, key, target, calls, nonce=nonce, settled=settled, clock=clock, unix=unix)
+            sealed = seal_many(seal, key, attempts[0].target, calls, stamp)
         self.count(requests=1, retries=retries, bytes_out=len(sealed.request.body))
         return sealed
 

@@ -30,8 +30,7 @@ class RunningServer:
 
     def run(self, function: Callable[[], T]) -> T:
         """Run a function on the server's loop and wait for its result."""
-        done: asyncio.Future[T] = asyncio.run_coroutine_threadsafe(_call(function), self._loop)  # type: ignore[assignment]
-        return done.result(10)  # type: ignore[call-arg, return-value]
+        return asyncio.run_coroutine_threadsafe(_call(function), self._loop).result(10)
 
     def stop(self, grace: float = 5.0) -> bool:
         """Drain and stop the server before the block ends; False when calls were cut."""

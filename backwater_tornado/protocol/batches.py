@@ -55,7 +55,7 @@ class BatchedCall(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 class Envelope(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """The body of a request with many calls: `[stream, settled, [call, …]]`."""
 
-    stream: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+    stream: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
     settled: Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
     calls: list[BatchedCall]
 
@@ -132,10 +132,12 @@ class FrameReader:
             ResponseUndecodable: a verified frame cannot be decoded.
         """
         self._buffer += data
-        while len(self._buffer) >= 4:
+        while self._buffer:
+            if self.ended:
+                raise ResponseAltered("the stream of answers is broken: something follows its last frame")
             length = int.from_bytes(self._buffer[:4], "big")
-            if self.ended or not 33 <= length <= self._limit:
-                raise ResponseAltered("the stream of answers is broken: a frame of an impossible length or place")
+            if len(self._buffer) >= 4 and not 33 <= length <= self._limit:
+                raise ResponseAltered("the stream of answers is broken: a frame of an impossible length")
             if len(self._buffer) < 4 + length:
                 return
             frame = bytes(self._buffer[4 : 4 + length])

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 
 from backwater_tornado.errors import RequestMalformed
 
-#: An idempotency key or nonce of ours: a stream's name and a number.
-_NUMBERED = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,18})", re.ASCII)
+#: An idempotency key of ours: a stream's name and a number, which has one form only.
+_NUMBERED = re.compile(r"([A-Za-z0-9_-]{1,64})\.(0|[1-9][0-9]{0,17})", re.ASCII)
 _KEY = re.compile(r'"([\x20-\x21\x23-\x5b\x5d-\x7e]{1,128})"((?:;[a-z]+=[0-9.]{1,20}){0,2})', re.ASCII)
 _TIMEOUT = re.compile(r"[0-9]{1,7}(\.[0-9]{1,3})?", re.ASCII)
+#: The longest time that `backwater-timeout` can say, seconds.
+MAX_TIMEOUT = 9_999_999.0
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
@@ -80,8 +82,13 @@ def accepted_media_types(field: str) -> list[str]:
 
 
 def format_timeout(seconds: float) -> str:
-    """Seconds left, with milliseconds, never below one millisecond."""
-    return f"{max(seconds, 0.001):.3f}".rstrip("0").rstrip(".")
+    """Seconds left, with milliseconds, as `bounded_timeout`."""
+    return f"{bounded_timeout(seconds):.3f}".rstrip("0").rstrip(".")
+
+
+def bounded_timeout(seconds: float) -> float:
+    """The nearest time that can travel: from a millisecond to some months, which is as good as for ever."""
+    return min(max(seconds, 0.001), MAX_TIMEOUT)
 
 
 def parse_timeout(text: str) -> float:
@@ -105,7 +112,8 @@ def format_call_key(stream: str, number: int, settled: int, age: float | None) -
 def parse_call_key(text: str) -> tuple[str, int, int, float | None]:
     """(stream, number, settled, age) of an Idempotency-Key field.
 
-    A key of another client's making, without `.number`, is a stream of its own with the number 0.
+    A key of another client's making, without `.number`, is a stream of its own with the number 0. That stream's name
+    keeps the quotes, so that `"a"` is never taken for `"a.0"`.
 
     Raises:
         RequestMalformed: it is not a string with our parameters.
@@ -127,5 +135,5 @@ def parse_call_key(text: str) -> tuple[str, int, int, float | None]:
             raise RequestMalformed(f"Idempotency-Key has an unknown or broken parameter {name!r}") from None
     numbered = _NUMBERED.fullmatch(match[1])
     if numbered is None:
-        return match[1], 0, 0, age
+        return f'"{match[1]}"', 0, 0, age
     return numbered[1], int(numbered[2]), settled, age

@@ -141,7 +141,7 @@ class Serving:
         return Recorded(False, error.status, media_type, body)
 
     def respond(self, exchange: Exchange, answer: Recorded, now: float, extra: Mapping[str, str]) -> HttpResponse:
-        """The response that carries one answer: compressed, digested, and signed if the request's signature was good."""
+        """The response that carries one answer: compressed, digested, and signed if the request's signature was."""
         limits = self.options.limits
         fields = {"content-type": answer.media_type}
         body = answer.body

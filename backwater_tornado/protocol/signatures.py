@@ -4,7 +4,8 @@ A request's signature has the label `bw` and covers, always, `REQUEST_COVERED` a
 field in `ACTED_ON`; it carries `created`, `expires`, `nonce` and `keyid`. A response's signature covers `@status`, the
 fields that describe its content, and the request that it answers: `@method`, `@path` and `signature`, each with `req`.
 
-Rule: what is not covered cannot be read; `verify_request` hands out covered fields only. The MAC itself is the key's business (`keys`).
+Rule: what is not covered cannot be read; `verify_request` hands out covered fields only. The MAC itself is the key's
+business (`keys`).
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ RESPONSE_FIELDS = ("content-type", "content-encoding", "content-length", "conten
 _BOUND = '"@method";req "@path";req "signature";req'
 
 MAX_NONCE = 128
+#: Characters of a list of covered components; it is looked at, and cached, before its sender is known.
+MAX_COVERED = 1024
 _COMPONENT = re.compile(r'"([a-z0-9@_*.-]+)"((?:;[a-z]+)*)', re.ASCII)
 _PARAMETER = re.compile(r';([a-z*][a-z0-9_.*-]*)=(?:"([\x20-\x21\x23-\x5b\x5d-\x7e]*)"|([0-9]{1,15}))', re.ASCII)
 
@@ -101,11 +104,16 @@ def sign_request(key: Key, head: RequestHead, *, created: int, expires: int, non
     covered = _request_components(tuple(head.fields))
     params = f'{covered};created={created};expires={expires};nonce="{nonce}";keyid="{key.id}"'
     lines = [
-        f'"@method": {head.method}\n"@authority": {head.authority}\n"@path": {head.path}\n"@query": ?{head.query}',
+        f'"@method": {head.method}',
+        f'"@authority": {head.authority}',
+        f'"@path": {head.path}',
+        f'"@query": ?{head.query}',
         *[f'"{name}": {value}' for name, value in head.fields.items()],
         f'"@signature-params": {params}',
     ]
-    mac = key.mac_request("\n".join(lines).encode())
+    base = _signature_base(lines)
+    assert base is not None
+    mac = key.mac_request(base)
     return f"{LABEL}={params}", f"{LABEL}={encode_bytes(mac)}"
 
 
@@ -121,19 +129,28 @@ def sign_response(
     covered = _response_components(tuple(fields))
     params = f'{covered};created={created};nonce="{nonce}";keyid="{key.id}"'
     base = _response_base(status, fields, head, params, [f'"{name}"' for name in fields])
+    assert base is not None
     return f"{LABEL}={params}", f"{LABEL}={encode_bytes(key.mac_response(base))}"
 
 
 def _response_base(
     status: int, fields: Mapping[str, str], head: RequestHead, params: str, names: Sequence[str]
-) -> bytes:
+) -> bytes | None:
     lines = [
         f'"@status": {status}',
         *[f"{name}: {fields[name[1:-1]]}" for name in names],
-        f'"@method";req: {head.method}\n"@path";req: {head.path}\n"signature";req: {head.fields["signature"]}',
+        f'"@method";req: {head.method}',
+        f'"@path";req: {head.path}',
+        f'"signature";req: {head.fields["signature"]}',
         f'"@signature-params": {params}',
     ]
-    return "\n".join(lines).encode()
+    return _signature_base(lines)
+
+
+def _signature_base(lines: Sequence[str]) -> bytes | None:
+    """The signed text, one line for each component; None where it would not be ASCII, or have more lines than that."""
+    text = "\n".join(lines)
+    return text.encode() if text.isascii() and text.count("\n") == len(lines) - 1 else None
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -210,6 +227,10 @@ def _read_components(covered: str) -> tuple[str, ...] | None:
     return tuple(parts) if all(_COMPONENT.fullmatch(part) for part in parts) else None
 
 
+def _components(parameters: Parameters) -> tuple[str, ...] | None:
+    return _read_components(parameters.covered) if len(parameters.covered) <= MAX_COVERED else None
+
+
 @lru_cache(maxsize=1024)
 def _missing_coverage(covered: tuple[str, ...], present: tuple[str, ...]) -> tuple[str, ...]:
     names = {part[1:-1] for part in covered}
@@ -223,7 +244,7 @@ def check_coverage(head: RequestHead, parameters: Parameters) -> tuple[str, ...]
         SignatureMalformed: the list cannot be read, or names what this profile does not have.
         SignatureIncomplete: a component, or one of the parameters expires and nonce, is missing.
     """
-    covered = _read_components(parameters.covered)
+    covered = _components(parameters)
     if covered is None or any(";" in part for part in covered):
         raise SignatureMalformed("the list of covered components is not one of plain, distinct names")
     missing = _missing_coverage(covered, tuple(name for name in ACTED_ON if name in head.fields))
@@ -265,7 +286,10 @@ def verify_request(head: RequestHead, keys: KeyRing, now: float, tolerance: floa
             fields[name] = value
         lines.append(f"{part}: {value}")
     lines.append(f'"@signature-params": {parameters.text}')
-    if not compare_digest(key.mac_request("\n".join(lines).encode("utf-8", "surrogateescape")), mac):
+    base = _signature_base(lines)
+    if base is None:
+        raise SignatureMalformed("a covered component has a line break or a character beyond ASCII")
+    if not compare_digest(key.mac_request(base), mac):
         raise SignatureInvalid("the signature does not fit the request: another secret, or altered on its way")
     return Verified(key, parameters, mac, fields)
 
@@ -301,13 +325,15 @@ def verify_response(key: Key, head: RequestHead, nonce: str, status: int, fields
         raise ResponseUnsigned("the answer is signed by another key than the request")
     if parameters.nonce != nonce:
         raise ResponseMismatched("the answer belongs to another request")
-    covered = _read_components(parameters.covered)
+    covered = _components(parameters)
     if covered is None or not covered_enough(covered, fields):
         raise ResponseAltered("the answer's signature does not cover all it has to")
     names = [part for part in covered if part not in ('"@status"', *_BOUND.split(" "))]
     if any(name[1:-1] not in fields for name in names):
         raise ResponseAltered("the answer's signature covers a field that is missing")
     base = _response_base(status, fields, head, parameters.text, names)
+    if base is None:
+        raise ResponseAltered("a covered component of the answer has a line break or a character beyond ASCII")
     if not compare_digest(key.mac_response(base), mac):
         raise ResponseAltered("the answer's signature does not fit: another secret, or altered on its way")
     return parameters

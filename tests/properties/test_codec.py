@@ -15,12 +15,25 @@ from backwater_tornado.protocol.codec import JSON, MSGPACK
 
 offsets = st.none() | st.builds(timezone, st.timedeltas(timedelta(hours=-23), timedelta(hours=23)))
 hashable_scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-(2**200), 2**200), st.floats(allow_nan=False), st.text(), st.binary(),
-    st.complex_numbers(allow_nan=False), st.decimals(allow_nan=False), st.uuids(), st.datetimes(timezones=offsets), st.dates(), st.timedeltas(),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(2**200), 2**200),
+    st.floats(allow_nan=False),
+    st.text(),
+    st.binary(),
+    st.complex_numbers(allow_nan=False),
+    st.decimals(allow_nan=False),
+    st.uuids(),
+    st.datetimes(timezones=offsets),
+    st.dates(),
+    st.timedeltas(),
     st.times(timezones=offsets),
-)  # fmt: skip
+)
 keys = st.recursive(
-    hashable_scalars, lambda inner: st.one_of(st.lists(inner, max_size=3).map(tuple), st.frozensets(inner, max_size=3)), max_leaves=4
+    hashable_scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3).map(tuple), st.frozensets(inner, max_size=3)),
+    max_leaves=4,
 )
 values = st.recursive(
     hashable_scalars,

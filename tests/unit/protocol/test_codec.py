@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import pickle
@@ -76,12 +77,29 @@ def test_pickle_is_found_only_where_it_is_asked_for() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        [[1, 2], {}], (1, (2, (3, (4, (5, (6,)))))), [{1, 2}, frozenset({(1, 2)})], {"a": {1: (2,)}}, {(1, 2): 3}, 2**64, 2**99, -(2**99),
-        Decimal("1.50"), UUID(int=7), datetime(2026, 8, 1, tzinfo=UTC), datetime(2026, 8, 1), date(2026, 8, 1), 1 + 2j,
-        math.inf, "Ü", b"\x00\xff", None, {date(2026, 1, 1): {UUID(int=1): 1}}, {(date(2026, 1, 1), 5)},
+        [[1, 2], {}],
+        (1, (2, (3, (4, (5, (6,)))))),
+        [{1, 2}, frozenset({(1, 2)})],
+        {"a": {1: (2,)}},
+        {(1, 2): 3},
+        2**64,
+        2**99,
+        -(2**99),
+        Decimal("1.50"),
+        UUID(int=7),
+        datetime(2026, 8, 1, tzinfo=UTC),
+        datetime(2026, 8, 1),
+        date(2026, 8, 1),
+        1 + 2j,
+        math.inf,
+        "Ü",
+        b"\x00\xff",
+        None,
+        {date(2026, 1, 1): {UUID(int=1): 1}},
+        {(date(2026, 1, 1), 5)},
     ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_msgpack_gives_a_value_back_as_itself(value: Any) -> None:
     back = MSGPACK.decode(MSGPACK.encode(value))
     assert back == value
@@ -151,14 +169,16 @@ def test_a_stack_that_is_used_up_is_an_unserializable_value_or_a_body_nested_too
             caught.add(f"{type(exc).__name__}: {exc}"[:200])
 
     def sink(levels: int) -> None:
-        try:
+        with contextlib.suppress(RecursionError):
             sink(levels + 1)
-        except RecursionError:
-            pass
         if levels % 10 == 0 and levels > 300:
             for action in (lambda: MSGPACK.encode(value), lambda: MSGPACK.decode(data)):
                 with_room(action)
-            for action in (lambda: JSON.decode(text), lambda: JSON.encode(value), lambda: JSON.encode([value, object()])):
+            for action in (
+                lambda: JSON.decode(text),
+                lambda: JSON.encode(value),
+                lambda: JSON.encode([value, object()]),
+            ):
                 with_room(action)
 
     def with_room(action: Any) -> None:
@@ -172,18 +192,39 @@ def test_a_stack_that_is_used_up_is_an_unserializable_value_or_a_body_nested_too
 
 
 UNDECODABLE = {
-    "nothing": b"", "bytes behind": b"\x01\x01", "a beginning": b"\x92\x01", "a list that lies": b"\xdd\xff\xff\xff\xff\x01",
-    "a map that lies": b"\xdf\xff\xff\xff\xff\x01\x01", "a str that lies": b"\xdb\xff\xff\xff\xffa",
-    "an extension that lies": b"\xc9\xff\xff\xff\xff\x01a", "invalid UTF-8": b"\xa1\xff", "a surrogate": b"\xa3\xed\xa0\x80",
-    "a reserved byte": b"\xc1", "a map as a key": b"\x81\x80\x01", "a set as a key": b"\x81\xc7\x01\x02\x90\x01",
-    "an unknown extension": b"\xd4\x63\x00", "a bad timestamp": b"\xc7\x0c\xff" + b"\xff" * 12,
-    "a tuple of no list": b"\xd4\x01\x05", "a tuple that is cut": b"\xd4\x01\x91", "a tuple with more behind": b"\xd5\x01\x90\x90",
-    "a set of lists": b"\xc7\x02\x02\x91\x90", "a map of an odd number": b"\xc7\x02\x04\x91\x01", "a map with list keys": b"\xc7\x03\x04\x92\x90\x01",
-    "a Decimal that is none": b"\xc7\x02\x06ab", "a Decimal in another script": b"\xc7\x02\x06\xd9\xa1", "a UUID too short": b"\xd4\x07\x00",
-    "a date that is none": b"\xc7\x02\x09ab", "a day that is none": b"\xc7\x0a\x092026-02-30", "a datetime that is none": b"\xd4\x08a",
-    "a time that is none": b"\xd4\x0aa", "a timedelta too long": b"\xc7\x0c\x0b\x7f\xff\xff\xff" + b"\0" * 8, "a timedelta cut": b"\xd4\x0b\x00",
-    "a complex cut": b"\xd4\x0c\x00", "an int too long": b"\xc8\x10\x00\x05" + b"\x7f" * 4096, "a set of unhashable NaN": b"\xc7\x08\x02\x91\xc7\x04\x06sNaN",
-}  # fmt: skip
+    "nothing": b"",
+    "bytes behind": b"\x01\x01",
+    "a beginning": b"\x92\x01",
+    "a list that lies": b"\xdd\xff\xff\xff\xff\x01",
+    "a map that lies": b"\xdf\xff\xff\xff\xff\x01\x01",
+    "a str that lies": b"\xdb\xff\xff\xff\xffa",
+    "an extension that lies": b"\xc9\xff\xff\xff\xff\x01a",
+    "invalid UTF-8": b"\xa1\xff",
+    "a surrogate": b"\xa3\xed\xa0\x80",
+    "a reserved byte": b"\xc1",
+    "a map as a key": b"\x81\x80\x01",
+    "a set as a key": b"\x81\xc7\x01\x02\x90\x01",
+    "an unknown extension": b"\xd4\x63\x00",
+    "a bad timestamp": b"\xc7\x0c\xff" + b"\xff" * 12,
+    "a tuple of no list": b"\xd4\x01\x05",
+    "a tuple that is cut": b"\xd4\x01\x91",
+    "a tuple with more behind": b"\xd5\x01\x90\x90",
+    "a set of lists": b"\xc7\x02\x02\x91\x90",
+    "a map of an odd number": b"\xc7\x02\x04\x91\x01",
+    "a map with list keys": b"\xc7\x03\x04\x92\x90\x01",
+    "a Decimal that is none": b"\xc7\x02\x06ab",
+    "a Decimal in another script": b"\xc7\x02\x06\xd9\xa1",
+    "a UUID too short": b"\xd4\x07\x00",
+    "a date that is none": b"\xc7\x02\x09ab",
+    "a day that is none": b"\xc7\x0a\x092026-02-30",
+    "a datetime that is none": b"\xd4\x08a",
+    "a time that is none": b"\xd4\x0aa",
+    "a timedelta too long": b"\xc7\x0c\x0b\x7f\xff\xff\xff" + b"\0" * 8,
+    "a timedelta cut": b"\xd4\x0b\x00",
+    "a complex cut": b"\xd4\x0c\x00",
+    "an int too long": b"\xc8\x10\x00\x05" + b"\x7f" * 4096,
+    "a set of unhashable NaN": b"\xc7\x08\x02\x91\xc7\x04\x06sNaN",
+}
 
 
 @pytest.mark.parametrize("data", UNDECODABLE.values(), ids=UNDECODABLE.keys())
@@ -231,10 +272,34 @@ def test_extensions_within_one_another_are_bounded() -> None:
 
 
 def test_json_writes_what_it_has_no_type_for_as_text_and_lists() -> None:
-    value = [(1, 2), {3}, b"x", Decimal("1.50"), UUID(int=7), date(2026, 8, 1), Point(1), Struct(2), Name("n"), None, {"a": 1.5}, 2**70]
+    value = [
+        (1, 2),
+        {3},
+        b"x",
+        Decimal("1.50"),
+        UUID(int=7),
+        date(2026, 8, 1),
+        Point(1),
+        Struct(2),
+        Name("n"),
+        None,
+        {"a": 1.5},
+        2**70,
+    ]
     assert JSON.decode(JSON.encode(value)) == [
-        [1, 2], [3], "eA==", "1.50", str(UUID(int=7)), "2026-08-01", {"x": 1, "y": None}, {"type": "Struct", "aB": 2}, "n", None, {"a": 1.5}, 2**70,
-    ]  # fmt: skip
+        [1, 2],
+        [3],
+        "eA==",
+        "1.50",
+        str(UUID(int=7)),
+        "2026-08-01",
+        {"x": 1, "y": None},
+        {"type": "Struct", "aB": 2},
+        "n",
+        None,
+        {"a": 1.5},
+        2**70,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -267,8 +332,21 @@ def test_null_is_no_nan() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"[1] x", b"[1,]", b"NaN", b"\xef\xbb\xbf1", b'"\xff"', b'"\\ud800"', b"1e999", b"1" * 5000, b"01", b"nul", b'{"a":1'],
-)  # fmt: skip
+    [
+        b"",
+        b"[1] x",
+        b"[1,]",
+        b"NaN",
+        b"\xef\xbb\xbf1",
+        b'"\xff"',
+        b'"\\ud800"',
+        b"1e999",
+        b"1" * 5000,
+        b"01",
+        b"nul",
+        b'{"a":1',
+    ],
+)
 def test_json_refuses_what_is_none(data: bytes) -> None:
     with pytest.raises(BodyUndecodable, match="JSON"):
         JSON.decode(data)

@@ -46,6 +46,18 @@ def test_exactly_the_limit_passes_and_one_level_more_is_refused(beside: bytes) -
         check_msgpack(head + beside + spread(MAX_DEPTH))
 
 
+def test_the_limit_is_exact_where_each_level_holds_much_beside_the_next() -> None:
+    def padded(levels: int) -> bytes:
+        data = b"\x90"
+        for _ in range(levels - 1):
+            data = b"\x92\xd9\x50" + b"\x91" * 80 + data
+        return data
+
+    check_msgpack(padded(MAX_DEPTH))
+    with pytest.raises(NestedTooDeep):
+        check_msgpack(padded(MAX_DEPTH + 1))
+
+
 @pytest.mark.parametrize("innermost", [b"\x90", b"\x80", b"\xc7\x00\x05", b"\xd4\x05\x00"])
 def test_an_empty_container_and_any_extension_is_a_level(innermost: bytes) -> None:
     check_msgpack(spread(MAX_DEPTH - 1, innermost))
@@ -76,9 +88,19 @@ def test_the_payload_of_any_other_extension_is_not() -> None:
 
 
 def test_ordinary_large_bodies_pass() -> None:
-    record = {"id": 70_000, "name": "Ünï" * 30, "tags": ["a", "b"], "address": {"street": "x" * 40}, "blob": b"\x91" * 300}
+    record = {
+        "id": 70_000,
+        "name": "Ünï" * 30,
+        "tags": ["a", "b"],
+        "address": {"street": "x" * 40},
+        "blob": b"\x91" * 300,
+    }
     check_msgpack(ormsgpack.packb([[[record] * 2000], {}]))
-    check_msgpack(ormsgpack.packb([[[1.5] * 10_000, list(range(70_000)), ["Ü"] * 9000, [b"\x91"] * 9000], {"a": b"\x91" * 99_999}]))
+    check_msgpack(
+        ormsgpack.packb(
+            [[[1.5] * 10_000, list(range(70_000)), ["Ü"] * 9000, [b"\x91"] * 9000], {"a": b"\x91" * 99_999}]
+        )
+    )
     check_msgpack(ormsgpack.packb({str(number): number * 1000 for number in range(9000)}))
     check_msgpack(ormsgpack.packb("Ü" * 100_000))
 
@@ -124,29 +146,39 @@ def test_a_body_nested_around_most_of_its_own_bulk_is_looked_at_a_few_times_only
     with pytest.raises(NestedTooDeep):
         check_msgpack(b"\x91" * (MAX_DEPTH - 1) + bulk)
     nested = extension(b"\x92" + bulk + extension(spread(100)))
-    check_msgpack(b"\x91" * (MAX_DEPTH - 104) + nested)
+    check_msgpack(b"\x91" * (MAX_DEPTH - 103) + nested)
     with pytest.raises(NestedTooDeep):
-        check_msgpack(b"\x91" * (MAX_DEPTH - 103) + nested)
+        check_msgpack(b"\x91" * (MAX_DEPTH - 102) + nested)
 
 
 EVERY_KIND = (
     b"\x01\xff\xc0\xc2\xc3\xcc\x91\xd0\x91\xcd\x91\x91\xd1\x91\x91\xce\x91\x91\x91\x91\xd2\x91\x91\x91\x91\xca\x91\x91\x91\x91"
-    b"\xcb" + b"\x91" * 8 + b"\xcf" + b"\x91" * 8 + b"\xd3" + b"\x91" * 8 + b"\xa2\x91\x91\xd9\x01\x91\xda\x00\x01\x91\xdb\x00\x00\x00\x01\x91"
+    b"\xcb"
+    + b"\x91" * 8
+    + b"\xcf"
+    + b"\x91" * 8
+    + b"\xd3"
+    + b"\x91" * 8
+    + b"\xa2\x91\x91\xd9\x01\x91\xda\x00\x01\x91\xdb\x00\x00\x00\x01\x91"
     b"\xc4\x01\x91\xc5\x00\x01\x91\xc6\x00\x00\x00\x01\x91\x90\x80\xdc\x00\x00\xdd\x00\x00\x00\x00\xde\x00\x00\xdf\x00\x00\x00\x00"
     b"\x91\x01\x81\x01\x01\xdc\x00\x01\x01\xdd\x00\x00\x00\x01\x01\xde\x00\x01\x01\x01\xdf\x00\x00\x00\x01\x01\x01"
     b"\xc7\x01\x09\x91\xc8\x00\x01\x09\x91\xc9\x00\x00\x00\x01\x09\x91\xd4\x09\x91\xd5\x09\x91\x91\xd6\x09\x91\x91\x91\x91"
     b"\xd7\x09" + b"\x91" * 8 + b"\xd8\x09" + b"\x91" * 16 + b"\xd5\x01\x91\x01"
-)  # 39 items
+)  # 43 items
 
 
 @pytest.mark.parametrize("times", [1, 40, 4000])
 def test_every_kind_of_item_is_passed_over_by_its_own_length(times: int) -> None:
-    count = 39 * times + 1
+    count = 43 * times + 1
     data = b"\xdd" + count.to_bytes(4, "big") + EVERY_KIND * times
     check_msgpack(data + spread(MAX_DEPTH - 1))
     with pytest.raises(NestedTooDeep):
         check_msgpack(data + spread(MAX_DEPTH))
-    for broken in (data + spread(MAX_DEPTH - 1) + b"\x01", data + spread(MAX_DEPTH - 1)[:-1], data + b"\xdb\x00\x00\x01\x00"):
+    for broken in (
+        data + spread(MAX_DEPTH - 1) + b"\x01",
+        data + spread(MAX_DEPTH - 1)[:-1],
+        data + b"\xdb\x00\x00\x01\x00",
+    ):
         if times > 1:
             with pytest.raises(BodyUndecodable):
                 check_msgpack(broken)

@@ -1,0 +1,221 @@
+"""Calls sealed into signed requests, and responses opened: the client's mirror image of `serving`.
+
+Rule: no clock, no dice, no socket; what depends on the moment is in the `Stamp`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote
+
+import msgspec
+
+from backwater_tornado.errors import (
+    CallFailed,
+    Refused,
+    ResponseAltered,
+    ResponseUndecodable,
+    ResponseUnsigned,
+)
+from backwater_tornado.options import Limits
+
+from .batches import VALUES_MEDIA_TYPES, BatchedCall, Envelope, FrameReader, encode_envelope
+from .calling import Answer, Attempt, Outgoing, Target, lost
+from .codec import JSON, Codec
+from .compression import compress, decompress
+from .headers import decode_bytes, dictionary_members, encode_bytes, format_call_key, format_timeout
+from .keys import Key
+from .messages import HttpRequest, HttpResponse
+from .problems import rebuild
+from .signatures import Parameters, RequestHead, sign_request, verify_response
+
+#: A signature is valid for this long at least, seconds; the call's own time is added.
+SIGNATURE_LIFE = 60
+#: Answers of a proxy on the way, not of the server: worth another try.
+GATEWAY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Clocks may differ by this much before it counts, seconds.
+CLOCK_SLACK = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A signed request and what is needed to open its response."""
+
+    request: HttpRequest
+    head: RequestHead
+    key: Key
+    nonce: str
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What requests are sealed with: one for each client."""
+
+    stream: str
+    codec: Codec
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What one request has of its own: nonce, settled mark, and the moment on both clocks."""
+
+    nonce: str
+    #: Every call with a smaller number has been settled.
+    settled: int
+    #: The moment on the clock of `Outgoing.deadline`, and in Unix seconds.
+    clock: float
+    unix: float
+
+
+# Requests ------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def call_path(module: str, function: str) -> str:
+    """The path of one call, without the endpoint's base."""
+    return f"/backwater/2/{quote(module, safe='')}/{quote(function, safe='')}"
+
+
+def seal_one(seal: Seal, key: Key, attempt: Attempt, stamp: Stamp) -> Sealed:
+    """A request for one call."""
+    call = attempt.call
+    age = None if call.sent_since is None else stamp.clock - call.sent_since
+    fields = {
+        "idempotency-key": format_call_key(seal.stream, call.number, stamp.settled, age),
+        "backwater-timeout": format_timeout(call.deadline - stamp.clock),
+    }
+    if call.traceparent is not None:
+        fields["traceparent"] = call.traceparent
+    path = call_path(call.module, call.function)
+    return _seal(seal, key, attempt.target, (path, call.arguments, fields), stamp)
+
+
+def seal_many(seal: Seal, key: Key, target: Target, calls: Sequence[Outgoing], stamp: Stamp) -> Sealed:
+    """A request for many calls."""
+    envelope = Envelope(
+        seal.stream,
+        stamp.settled,
+        [
+            BatchedCall(
+                call.number,
+                call.module,
+                call.function,
+                msgspec.Raw(call.arguments),
+                max(call.deadline - stamp.clock, 0.001),
+                None if call.sent_since is None else stamp.clock - call.sent_since,
+                call.traceparent,
+            )
+            for call in calls
+        ],
+    )
+    body = encode_envelope(seal.codec.media_type, envelope)
+    return _seal(seal, key, target, ("/backwater/2", body, {}), stamp)
+
+
+def _seal(seal: Seal, key: Key, target: Target, content: tuple[str, bytes, dict[str, str]], stamp: Stamp) -> Sealed:
+    path, body, own = content
+    endpoint = target.endpoint
+    packed = compress(body, seal.limits.compression_threshold, seal.limits.compression_level)
+    fields = {"content-type": seal.codec.media_type}
+    if packed is not None:
+        fields["content-encoding"] = "zstd"
+        body = packed
+    if seal.codec is JSON:
+        fields["accept-encoding"] = "zstd"
+    fields["content-length"] = str(len(body))
+    fields["content-digest"] = f"sha-256={encode_bytes(hashlib.sha256(body).digest())}"
+    fields.update(own)
+    head = RequestHead("POST", endpoint.authority, endpoint.base + path, "", fields)
+    created = int(stamp.unix + target.offset)
+    signature_input, signature = sign_request(
+        key, head, created=created, expires=created + SIGNATURE_LIFE, nonce=stamp.nonce
+    )
+    fields["signature-input"] = signature_input
+    fields["signature"] = signature
+    mac = decode_bytes(signature.partition("=")[2])
+    assert mac is not None
+    request = HttpRequest(f"{endpoint.scheme}://{endpoint.authority}{head.path}", list(fields.items()), body)
+    return Sealed(request, head, key, stamp.nonce, mac)
+
+
+# Responses -----------------------------------------------------------------------------------------------------------
+
+
+def verify_head(sealed: Sealed, response: HttpResponse) -> Parameters:
+    """Check that a response is the server's and answers this request.
+
+    Raises:
+        ResponseUnsigned: it is not signed; its `hint` has what it claims to be.
+        ResponseAltered, ResponseMismatched: it is signed and does not fit.
+    """
+    try:
+        return verify_response(sealed.key, sealed.head, sealed.nonce, response.status, response.fields)
+    except ResponseUnsigned as error:
+        raise explain_unsigned(response, error) from error
+
+
+def explain_unsigned(response: HttpResponse, error: ResponseUnsigned) -> CallFailed:
+    """What an unsigned answer is told as: a gateway's trouble may pass; a claim of the server's is final and a hint."""
+    if "signature" not in response.fields and response.status in GATEWAY_STATUSES:
+        passing = lost(f"a proxy on the way, or the server, answered {response.status} without a signature")
+        retry_after = response.fields.get("retry-after", "")
+        if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 5:
+            passing.retry_after = float(retry_after)
+        return passing
+    hint: Refused | None = None
+    if response.fields.get("content-type") == "application/problem+json" and len(response.body) < 65536:
+        try:
+            told = rebuild(JSON.decode(response.body), response.status)
+        except CallFailed:
+            told = None
+        hint = told if isinstance(told, Refused) else None
+    claim = f"{hint.code}: {hint.detail}" if hint is not None else f"status {response.status}"
+    unsigned = ResponseUnsigned(f"{error.detail}; it claims {claim}")
+    unsigned.hint = hint
+    unsigned.retryable = False
+    return unsigned
+
+
+def open_body(fields: HttpResponse, limit: int) -> bytes:
+    """The body of a verified response: digest, then bounded decompression."""
+    digest = hashlib.sha256(fields.body).digest()
+    for name, value in dictionary_members(fields.fields.get("content-digest", "")):
+        if name == "sha-256" and decode_bytes(value) == digest:
+            break
+    else:
+        raise ResponseAltered("the body of the answer is not the one that was signed")
+    encoding = fields.fields.get("content-encoding")
+    if encoding is None:
+        return fields.body
+    if encoding != "zstd":
+        raise ResponseUndecodable(f"the answer has the content encoding {encoding!r}")
+    try:
+        return decompress(fields.body, limit)
+    except CallFailed as error:
+        raise ResponseUndecodable(f"the answer cannot be decompressed: {error.detail}") from error
+
+
+def open_one(sealed: Sealed, response: HttpResponse, limit: int) -> tuple[Answer, Parameters]:
+    """The verified answer to a request for one call (or a refusal of the whole request)."""
+    parameters = verify_head(sealed, response)
+    body = open_body(response, limit)
+    return Answer(response.status, response.fields["content-type"], body), parameters
+
+
+def answers_reader(sealed: Sealed, response: HttpResponse, limit: int) -> FrameReader | None:
+    """A reader for the frames that follow a verified head, or None when it is an ordinary answer."""
+    values = VALUES_MEDIA_TYPES.get(response.fields.get("content-type", ""))
+    if values is None or response.status != 200:
+        return None
+    return FrameReader(sealed.key, sealed.mac, values, limit)
+
+
+def clock_offset(parameters: Parameters, unix: float) -> float:
+    """Seconds to add to our clock to get the server's; small differences are none."""
+    offset = parameters.created - unix
+    return offset if abs(offset) > CLOCK_SLACK else 0.0

@@ -1,0 +1,315 @@
+"""What a command is told, and by whom: a flag, else the environment, else a TOML file, else the default.
+
+Every setting has one name: `--max-keepalive`, `BACKWATER_MAX_KEEPALIVE` and `max_keepalive = 100` are the same. Most are
+fields of the options classes, and their help is the `#:` comment above the field. In the file a setting stands at the
+top, for all commands, or in the table of one: `[serve]`, `[call]`, `[doctor]`. Its paths begin at the file's folder.
+
+Rule: this is the only module of the package that reads the environment. A wrong value is refused with its origin.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from .errors import InvalidKey, InvalidOption
+from .options import CallOptions, ClientOptions, Limits, ListenerOptions, ServerOptions
+from .protocol.keys import KeyRing, parse_keys
+
+PREFIX = "BACKWATER_"
+CONFIG_FILE = "backwater.toml"
+
+
+class Kind(Enum):
+    """What a setting's value is; the value says it in words."""
+
+    TEXT = "a text"
+    PATH = "a path"
+    WHOLE = "a whole number"
+    NUMBER = "a number"
+    SWITCH = "true or false"
+    TEXTS = "texts"
+
+
+_SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _read_whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError
+    return int(value)
+
+
+def _read_number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError
+    return float(value)
+
+
+def _read_switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in _SWITCHES:
+        return _SWITCHES[value.strip().lower()]
+    raise ValueError
+
+
+def _read_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _read_texts(value: Any) -> tuple[str, ...]:
+    """A list, or one text with spaces between (as the environment has it)."""
+    if isinstance(value, str):
+        return tuple(value.split())
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise ValueError
+    return tuple(value)
+
+
+_READERS: Mapping[Kind, Callable[[Any], Any]] = {
+    Kind.TEXT: _read_text,
+    Kind.PATH: _read_text,
+    Kind.WHOLE: _read_whole,
+    Kind.NUMBER: _read_number,
+    Kind.SWITCH: _read_switch,
+    Kind.TEXTS: _read_texts,
+}
+_KINDS: Mapping[object, Kind] = {int: Kind.WHOLE, float: Kind.NUMBER, bool: Kind.SWITCH, tuple[str, ...]: Kind.TEXTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One thing that may be set."""
+
+    name: str
+    kind: Kind
+    help: str
+    default: Any = None
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    def read(self, value: Any, origin: str) -> Any:
+        """The value as its kind; raises `InvalidOption` that names who gave it."""
+        try:
+            return _READERS[self.kind](value)
+        except ValueError:
+            raise InvalidOption(f"{origin}: {self.name} is {self.kind.value}, not {value!r}") from None
+
+
+def field_notes(kind: type) -> dict[str, str]:
+    """The `#:` comments of a class, by the field that each stands above; none where the source is not at hand."""
+    notes: dict[str, str] = {}
+    pending: list[str] = []
+    try:
+        lines = inspect.getsource(kind).splitlines()
+    except OSError:
+        return notes
+    for line in map(str.strip, lines):
+        if line.startswith("#:"):
+            pending.append(line.removeprefix("#:").strip())
+            continue
+        field = re.match(r"(\w+): ", line)
+        if field and pending:
+            notes[field[1]] = " ".join(pending)
+        pending = []
+    return notes
+
+
+_PATHS = ("ca_file", "client_cert", "client_key")
+#: Fields that have no form on a command line, or are set otherwise.
+_LEFT_OUT = ("limits", "exceptions", "curl_options", "returns", "address")
+
+
+def settings_of(kind: type) -> list[Setting]:
+    """The fields of an options class as settings."""
+    notes, hints = field_notes(kind), get_type_hints(kind)
+    found = []
+    for field in fields(kind):
+        if field.name in _LEFT_OUT:
+            continue
+        hint = hints[field.name]
+        alone = next((each for each in getattr(hint, "__args__", ()) if type(None) in hint.__args__), hint)
+        chosen = Kind.PATH if field.name in _PATHS else _KINDS.get(alone, Kind.TEXT)
+        default = None if field.default is MISSING else field.default
+        found.append(Setting(field.name, chosen, notes.get(field.name, ""), default))
+    return found
+
+
+def _unique(settings: Iterable[Setting]) -> dict[str, Setting]:
+    found: dict[str, Setting] = {}
+    for setting in settings:
+        found.setdefault(setting.name, setting)
+    return found
+
+
+_SECRET = Setting("secret_file", Kind.PATH, "The file of keys, as `backwater keygen` prints it.")
+_MODULES = Setting("modules", Kind.TEXTS, "What to expose, where no MODULE is given.", ())
+_SERVE = (
+    _SECRET,
+    _MODULES,
+    Setting("address", Kind.TEXT, "The address to listen on; all of them by default."),
+    Setting("port", Kind.WHOLE, "The port; 0 lets the system choose. 8080 by default, 8443 with TLS."),
+    Setting("tls_cert", Kind.PATH, "The server's certificate with its chain, PEM: serve over TLS."),
+    Setting("tls_key", Kind.PATH, "The key of the certificate, PEM."),
+    Setting("client_ca", Kind.PATH, "Ask every client for a certificate of this authority, PEM."),
+    Setting("processes", Kind.WHOLE, "Processes on the port; they share the memory of calls.", 1),
+    Setting("state", Kind.PATH, "A file that remembers calls and nonces across restarts and between processes."),
+    Setting("grace", Kind.NUMBER, "How long calls in progress may take to end after SIGTERM, seconds.", 30.0),
+    Setting("reload", Kind.SWITCH, "Start anew when a source file of the project changes; for development.", False),
+    Setting("log_level", Kind.TEXT, "debug, info, warning or error.", "info"),
+)
+_DOCTOR = (
+    _SECRET,
+    Setting("calls", Kind.WHOLE, "Calls to measure.", 5),
+    Setting("body_size", Kind.WHOLE, "The largest body to send, bytes.", 2 << 20),
+)
+_CLIENT = (*settings_of(ClientOptions), *settings_of(Limits))
+
+#: Every command that has settings.
+COMMANDS: Mapping[str, Mapping[str, Setting]] = {
+    "serve": _unique((*_SERVE, *settings_of(ListenerOptions), *settings_of(ServerOptions), *settings_of(Limits))),
+    "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions))),
+    "doctor": _unique((*_DOCTOR, *_CLIENT)),
+    "modules": _unique((_MODULES,)),
+}
+_ALL = {name for settings in COMMANDS.values() for name in settings}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one command was told."""
+
+    values: Mapping[str, Any]
+    #: Who said so, for each value that is not the default.
+    origins: Mapping[str, str]
+    #: What is odd and no error.
+    notes: tuple[str, ...] = ()
+    #: The file that was read, if any.
+    config: Path | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        """A value, or its default."""
+        return self.values[name]
+
+    def given(self, *kinds: type) -> dict[str, Any]:
+        """What was said about fields of these options classes; what was not keeps the class's own default."""
+        names = {field.name for kind in kinds for field in fields(kind)}
+        return {name: self.values[name] for name in self.origins if name in names}
+
+    def keys(self) -> KeyRing:
+        """The keys of the secret file; raises `InvalidKey` that names the file."""
+        return read_keys(self["secret_file"])
+
+
+def load(command: str, flags: Mapping[str, Any], config: str | None = None) -> Settings:
+    """The settings of a command from its flags, this process's environment and the file."""
+    return resolve(command, flags, os.environ, config)
+
+
+def resolve(command: str, flags: Mapping[str, Any], environ: Mapping[str, str], config: str | None = None) -> Settings:
+    """As `load`, with a given environment.
+
+    Args:
+        command: a name of `COMMANDS`.
+        flags: by the names of settings; None and () stand for a flag that was not given.
+        environ: the environment.
+        config: the file, where a flag names it.
+    """
+    settings = COMMANDS[command]
+    path = _config_path(config or environ.get(f"{PREFIX}CONFIG"))
+    filed = {} if path is None else _read_config(path, command)
+    values: dict[str, Any] = {name: setting.default for name, setting in settings.items()}
+    origins: dict[str, str] = {}
+    for name, setting in settings.items():
+        variable = PREFIX + name.upper()
+        if flags.get(name) not in (None, ()):
+            given, origin = flags[name], setting.flag
+        elif environ.get(variable):
+            given, origin = environ[variable], variable
+        elif name in filed:
+            given, origin = filed[name], str(path)
+        else:
+            continue
+        values[name], origins[name] = setting.read(given, origin), origin
+        if origin == str(path) and setting.kind is Kind.PATH and path is not None:
+            values[name] = str(path.parent / values[name])
+    return Settings(values, origins, _odd_variables(environ), path)
+
+
+def _config_path(named: str | None) -> Path | None:
+    if named:
+        return Path(named)
+    return Path(CONFIG_FILE) if Path(CONFIG_FILE).is_file() else None
+
+
+def _read_config(path: Path, command: str) -> dict[str, Any]:
+    """What the file says to a command: its own table over the top."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InvalidOption(f"the configuration {str(path)!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidOption(f"the configuration {str(path)!r} is not TOML: {error}") from error
+    tables = {name: document.pop(name) for name in list(document) if isinstance(document[name], dict)}
+    _check_names(document, _ALL, str(path))
+    _check_names(tables, set(COMMANDS), str(path))
+    for name, table in tables.items():
+        _check_names(table, set(COMMANDS[name]), f"{path} [{name}]")
+    return {**document, **tables.get(command, {})}
+
+
+def _check_names(given: Iterable[str], known: set[str], where: str) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"
+            raise InvalidOption(f"{where}: there is no setting {name!r}; {advice}")
+
+
+def _odd_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    known = {PREFIX + name.upper() for name in (*_ALL, "config")}
+    odd = []
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            odd.append(f"the variable {name} is not read" + (f"; did you mean {near[0]}?" if near else ""))
+    return tuple(odd)
+
+
+def read_keys(path: str | None) -> KeyRing:
+    """The keys of a file; raises `InvalidKey` that names the file, and never a secret."""
+    if not path:
+        raise InvalidKey(
+            f"no keys: give --secret-file, or set {PREFIX}SECRET_FILE; `backwater keygen > site.key` makes one"
+        )
+    try:
+        return parse_keys(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InvalidKey(f"the secret file {path!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise InvalidKey(f"the secret file {path!r} is not text") from None
+    except InvalidKey as error:
+        raise InvalidKey(f"the secret file {path!r}: {error}") from None
+
+
+def exposed_secret(path: str) -> str | None:
+    """A warning when others on this machine may read or write a file of keys."""
+    mode = Path(path).stat().st_mode
+    if stat.S_ISREG(mode) and mode & (stat.S_IROTH | stat.S_IWOTH):
+        return f"{path} is open to every user of this machine; close it: chmod 600 {path}"
+    return None
