@@ -37,14 +37,6 @@ _CERTIFICATE = frozenset(
         pycurl.E_SSL_PINNEDPUBKEYNOTMATCH,
     }
 )
-_SETUP = frozenset(
-    {
-        pycurl.E_COULDNT_RESOLVE_HOST,
-        pycurl.E_COULDNT_RESOLVE_PROXY,
-        pycurl.E_COULDNT_CONNECT,
-        pycurl.E_SSL_CONNECT_ERROR,
-    }
-)
 
 #: Handles inherited from a parent process: kept for ever, so that nothing closes its connections.
 _INHERITED: list[object] = []
@@ -72,7 +64,7 @@ class EventLoop(Protocol):
 class Transfer:
     """One request on one handle, from its start to its end."""
 
-    __slots__ = ("_chunks", "_lines", "failure", "handle", "on_data", "received")
+    __slots__ = ("__weakref__", "_chunks", "_lines", "failure", "handle", "on_data", "received", "sent")
 
     def __init__(self, options: ClientOptions) -> None:
         self.handle = pycurl.Curl()
@@ -82,7 +74,10 @@ class Transfer:
         self.on_data: Callable[[bytes], None] | None = None
         self.failure: CallFailed | None = None
         self.received = 0
+        #: How often curl has come to the point of sending the request.
+        self.sent = 0
         configure(self.handle, options)
+        self.handle.setopt(pycurl.PREREQFUNCTION, self._on_request)
         self.handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
         self.handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
 
@@ -99,6 +94,7 @@ class Transfer:
         self.on_data = None
         self.failure = None
         self.received = 0
+        self.sent = 0
 
     def head(self) -> HttpResponse:
         """Status and fields as far as received; the last block counts, interim ones (100) are dropped."""
@@ -127,11 +123,21 @@ class Transfer:
             return self.failure
         if code == pycurl.E_FILESIZE_EXCEEDED:
             return ResponseUndecodable("the answer is larger than max_encoded_result_size allows")
+        if self.sent > 1:
+            return lost("the connection was closed before an answer came")
+        if self.sent:
+            return lost(f"{text} (curl {code})")
         if code in _CERTIFICATE:
             return TLSFailed(f"{text}: check the certificate, or name its authority with ca_file")
-        if code in _SETUP or not self.handle.getinfo(pycurl.REQUEST_SIZE):
-            return Unreachable(f"{text} (curl {code})")
-        return lost(f"{text} (curl {code})")
+        return Unreachable(f"{text} (curl {code})")
+
+    def _on_request(self, *addresses: object) -> int:
+        """Once per transfer: when a kept connection dies without an answer, curl would send the request again by itself.
+
+        The first copy may have reached a server that has been restarted since; only the caller's next attempt says so.
+        """
+        self.sent += 1
+        return int(pycurl.PREREQFUNC_OK if self.sent == 1 else pycurl.PREREQFUNC_ABORT)
 
     def _on_header(self, line: bytes) -> None:
         self._lines.append(line)
@@ -212,7 +218,7 @@ class EasyTransport:
             transfer.handle.perform()
         except pycurl.error as error:
             code, text = error.args
-            if code == pycurl.E_ABORTED_BY_CALLBACK:
+            if code == pycurl.E_ABORTED_BY_CALLBACK and transfer.sent <= 1:
                 raise KeyboardInterrupt from None
             cut = transfer.translate(code, text)
             cut.__cause__ = error

@@ -236,14 +236,13 @@ class SqliteMemory:
         this = (key_id, short_name(call.stream), call.number)
         with self._transaction(InternalError) as db:
             row = db.execute(
-                "SELECT max(calls.expires, calls.kept + ?), streams.settled, streams.expires"
-                " FROM calls JOIN streams USING (key, stream)"
+                "SELECT max(calls.expires, calls.kept + ?), streams.settled FROM calls JOIN streams USING (key, stream)"
                 " WHERE key = ? AND stream = ? AND number = ? AND state = 'running'",
                 (now, *this),
             ).fetchone()
             if row is None:
                 return
-            expires, settled, stream_expires = row
+            expires, settled = row
             if call.number < settled:
                 _drop(db, this)
                 return
@@ -254,8 +253,6 @@ class SqliteMemory:
                 (expires, size, answer.ok, answer.status, answer.media_type, answer.body, *this),
             )
             db.execute("UPDATE keys SET answer_bytes = answer_bytes + ? WHERE key = ?", (size, key_id))
-            if expires > stream_expires:
-                db.execute("UPDATE streams SET expires = ? WHERE key = ? AND stream = ?", (expires, *this[:2]))
 
     def abandon(self, key_id: str, call: CallId) -> None:
         """See `CallMemory.abandon`."""
@@ -273,7 +270,6 @@ class SqliteMemory:
             self._closed = True
             self._disconnect()
             self._owners.leave()
-            _OPEN.discard(self)
 
     # Parts of the operations; each within its transaction
 

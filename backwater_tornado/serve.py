@@ -164,9 +164,7 @@ class _Serving:
 
     async def _drain(self, server: Server) -> bool:
         """Stop gracefully; at once when a second signal comes."""
-        pending = server.service.pending
-        calls = "1 call" if pending == 1 else f"{pending} calls"
-        log.info("stopping: %s in progress, %g s to end; a second signal cuts them", calls, self._plan.grace)
+        log.info("stopping: calls in progress have %g s to end; a second signal cuts them", self._plan.grace)
         draining = asyncio.ensure_future(server.stop(self._plan.grace))
         insisting = asyncio.ensure_future(self._insisted.wait())
         await asyncio.wait({draining, insisting}, return_when=asyncio.FIRST_COMPLETED)

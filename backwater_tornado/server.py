@@ -36,7 +36,7 @@ from .protocol.memory import CallMemory, InProcessMemory, Recorded
 from .protocol.messages import Batch, HttpResponse
 from .protocol.problems import PROBLEM_MEDIA_TYPES, PROBLEM_VALUES
 from .protocol.serving import Exchange, Serving
-from .protocol.signatures import RequestHead
+from .protocol.signatures import RequestHead, normal_authority
 
 log = logging.getLogger("backwater.server")
 access_log = logging.getLogger("backwater.access")
@@ -131,8 +131,13 @@ class CallHandler(_Handler):
     def prepare(self) -> None:
         """The head: everything that can be refused before the body is read."""
         request = self.request
-        fields = {name.lower(): value for name, value in request.headers.items()}
-        head = RequestHead(request.method or "", request.host.lower(), request.path, request.query, fields)
+        fields: dict[str, str] = {}
+        for given_name, value in request.headers.get_all():
+            name = given_name.lower()
+            # RFC 9421, 2.1: several lines are signed as one, joined like this.
+            fields[name] = f"{fields[name]}, {value}" if name in fields else value
+        authority = normal_authority(request.host, request.protocol)
+        head = RequestHead(request.method or "", authority, request.path, request.query, fields)
         self.exchange = Exchange(head, time.time())
         try:
             self.service.serving.accept_head(self.exchange)
@@ -460,7 +465,10 @@ def start_tls_server(
 
     The rest as `start_clear_server`.
     """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidOption(f"the authority {client_ca!r} cannot be used: {error}") from error
     try:
         context.load_cert_chain(certfile, keyfile)
     except (OSError, ssl.SSLError) as error:

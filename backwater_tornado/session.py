@@ -30,7 +30,7 @@ from .protocol.codec import codec_for
 from .protocol.keys import KeyRing
 from .protocol.messages import HttpResponse
 from .protocol.problems import original_exception
-from .protocol.sealing import Seal, Sealed, Stamp, clock_offset, open_one, seal_many, seal_one
+from .protocol.sealing import Seal, Sealed, Stamp, check_names, clock_offset, open_one, seal_many, seal_one
 from .protocol.signatures import Parameters
 from .streams import Stream
 
@@ -106,6 +106,7 @@ class Session:
     def _begin(
         self, module: str, function: str, args: Sequence[Any], kwargs: dict[str, Any], own: CallOptions
     ) -> Outgoing:
+        check_names(module, function)
         arguments = self.codec.encode([list(args), kwargs])
         limit = self.options.limits.max_encoded_args_size
         if len(arguments) > limit:

@@ -1,8 +1,8 @@
 """Ours beside grpcio, aiohttp, Pyro5, rpyc and xmlrpc in one run: speed, CPU, bytes, and a link of 100 ms.
 
     pip install -e '.[benchmarks]'
-    python benchmarks/calls.py            # about ten minutes
-    python benchmarks/calls.py --quick    # about one and a half, to see that all works
+    python benchmarks/calls.py            # about a quarter of an hour
+    python benchmarks/calls.py --quick    # about three minutes, to see that all works
 
 Every server and every client is a process of its own. Only one variant works at a time; the others sleep. How it is
 measured and what to think of it: benchmarks/README.md.

@@ -28,6 +28,8 @@ from rich.table import Table
 MIB = 1 << 20
 #: Growth over the watched time that still passes as flat: this, or that share of the memory, whichever is more.
 ALLOWED_BYTES, ALLOWED_SHARE = 2 * MIB, 0.03
+#: Watched for less than this, seconds, a process that grows may still be filling its caches.
+LONG_ENOUGH = 600
 #: Descriptors a process may hold at the end beyond those at the beginning (a library's own lasting ones).
 ALLOWED_DESCRIPTORS = 2
 
@@ -159,9 +161,15 @@ def print_verdicts(console: Console, verdicts: list[Verdict]) -> None:
             f"{one.growth / MIB:+.2f} MiB",
             f"{one.descriptors_before}, {one.descriptors_after}",
             f"{one.descriptors_growth:+.1f}",
-            ("flat" if one.flat else "GROWING") + ("" if not one.leaked else ", DESCRIPTORS LEAKED"),
+            _memory(one) + (", DESCRIPTORS LEAKED" if one.leaked else ", nothing leaked"),
         )
     console.print(shown)
+
+
+def _memory(one: Verdict) -> str:
+    if one.flat:
+        return "flat"
+    return "GROWING" if one.watched_seconds >= LONG_ENOUGH else "not flat yet (watched too short to tell)"
 
 
 def print_counts(console: Console, counts: dict[str, dict[str, Any]]) -> int:

@@ -1,7 +1,7 @@
 """A client process of the soak: `soak_load.py blocking|awaitable PORT RATE`. Calls of every kind until told to stop.
 
-Commands on standard input, one a line, each answered by a line of JSON with the counts so far (per kind: as expected,
-otherwise, and examples of otherwise): `go`, then `stop` (finish what runs, close every client). Ends with standard input.
+Commands on standard input, one a line: `go`, then `stop` (finish what runs, close every client). Each is answered by a
+line of JSON with the counts so far: per kind as expected, otherwise, and examples of the latter. Ends with its input.
 """
 
 from __future__ import annotations

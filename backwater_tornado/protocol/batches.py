@@ -37,7 +37,9 @@ _HEAD = 4 + 1 + 32
 #: No frame is larger, whatever its length says (one result and some room).
 FRAME_ROOM = 1 << 20
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+#: Characters in the name of a module or function.
+MAX_NAME = 255
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
 
 
 class BatchedCall(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

@@ -23,6 +23,7 @@ from backwater_tornado.errors import (
     DeadlineExceeded,
     OutcomeUnknown,
     Refused,
+    Replayed,
     ResponseUndecodable,
     SignatureFromFuture,
     SignatureStale,
@@ -139,34 +140,41 @@ class _Course:
         self._attempts = 0
         self._skewed = 0
         self._began = 0.0
+        self._failure: CallFailed | None = None
         self._at = _next_up(targets, int(dice() * len(targets)) if options.spread else 0, clock())
 
     def begin(self) -> Attempt:
-        """The next attempt; raises `DeadlineExceeded`."""
-        self._attempts += 1
+        """The next attempt; raises what the caller is told when the time is over."""
         self._began = self._clock()
         if self._began >= self._call.deadline:
+            if self._failure is not None:
+                raise _timed_out(self._failure, self._call, self._attempts)
             raise DeadlineExceeded("the time for the call was over before it was sent")
+        self._attempts += 1
         return Attempt(self._call, self._targets[self._at], fresh=self._attempts > 1)
 
     def go_on(self, failure: CallFailed) -> float:
-        """How long to wait before the next attempt; raises the failure when there is none."""
+        """How long to wait before the next attempt; raises what the caller is told when there is none."""
         call, options = self._call, self._options
-        if isinstance(failure, OutcomeUnknown | Unverified) and call.sent_since is None:
+        self._failure = failure
+        # Replayed: the network delivered the request twice, and the other copy may run.
+        if isinstance(failure, OutcomeUnknown | Unverified | Replayed) and call.sent_since is None:
             call.sent_since = self._began
         self._skewed += isinstance(failure, SignatureStale | SignatureFromFuture)
         if not failure.retryable or self._skewed > 1 or self._attempts >= options.max_attempts:
-            raise failure
+            raise _ended(failure, call)
         pause = _pause(failure, self._attempts, options, self._dice)
         now = self._clock()
-        if now + pause >= call.deadline:
-            raise _timed_out(failure, call, self._attempts)
         if isinstance(failure, Unreachable):
             self._targets[self._at].down_until = now + options.max_backoff
         if (call.sent_since is None or call.idempotent) and _elsewhere(failure):
             another = _next_up(self._targets, (self._at + 1) % len(self._targets), now)
-            pause = pause if another == self._at else 0.0
+            # Each endpoint is tried once without a pause; after that the trouble is more than one endpoint's.
+            if another != self._at and self._attempts < len(self._targets):
+                pause = 0.0
             self._at = another
+        if now + pause >= call.deadline:
+            raise _timed_out(failure, call, self._attempts)
         return pause
 
 
@@ -190,6 +198,16 @@ def _pause(failure: CallFailed, attempt: int, options: ClientOptions, dice: Call
     # The exponent is bounded: 2.0**1024 would overflow.
     longest = min(options.max_backoff, options.backoff * 2.0 ** min(attempt - 1, 30))
     return max(failure.retry_after or 0.0, longest * dice())
+
+
+def _ended(failure: CallFailed, call: Outgoing) -> CallFailed:
+    """What the caller is told: that nothing ran only where that holds for every attempt, not just for the last one."""
+    passing = isinstance(failure, Unreachable) or (isinstance(failure, Refused) and failure.retryable)
+    if call.sent_since is None or not passing:
+        return failure
+    error = OutcomeUnknown(f"an earlier attempt may have run; the last one failed: {failure.detail}")
+    error.__cause__ = failure
+    return error
 
 
 def _timed_out(failure: CallFailed, call: Outgoing, attempts: int) -> CallFailed:

@@ -345,7 +345,6 @@ class InProcessMemory:
             return
         record.answer = answer
         record.expires = max(record.expires, now + record.kept)
-        stream.expires = max(stream.expires, record.expires)
         of.answer_bytes += len(answer.body)
 
     def abandon(self, key_id: str, call: CallId) -> None:

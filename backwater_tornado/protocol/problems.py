@@ -35,19 +35,32 @@ def describe(error: CallFailed) -> dict[str, Any]:
         "type": TYPE_PREFIX + error.code,
         "title": error.title,
         "status": error.status,
-        "detail": error.detail[:MAX_MESSAGE],
+        "detail": _printable(error.detail[:MAX_MESSAGE]),
         **error.extra,
     }
     if error.retry_after is not None:
         problem["retry_after"] = error.retry_after
     if isinstance(error, RemoteError):
         problem["exception"] = {
-            "type": error.type,
-            "message": error.message,
-            "traceback": error.traceback,
+            "type": _printable(error.type),
+            "message": _printable(error.message),
+            "traceback": None if error.traceback is None else _printable(error.traceback),
             "args": None if error.exception_args is None else list(error.exception_args),
         }
     return problem
+
+
+def plainly(problem: Mapping[str, Any]) -> dict[str, Any]:
+    """Problem details without what may have no form on the wire: members of the error's own, arguments."""
+    kept = {name: problem[name] for name in ("type", "title", "status", "detail", "retry_after") if name in problem}
+    if "exception" in problem:
+        kept["exception"] = {**problem["exception"], "args": None}
+    return kept
+
+
+def _printable(text: str) -> str:
+    # A file name that is no UTF-8 comes as lone surrogates, which no media type can carry.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def describe_exception(raised: BaseException, *, with_traceback: bool) -> RemoteError:

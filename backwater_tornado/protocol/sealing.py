@@ -19,20 +19,30 @@ from backwater_tornado.errors import (
     ResponseAltered,
     ResponseUndecodable,
     ResponseUnsigned,
+    UnknownFunction,
+    UnknownModule,
 )
 from backwater_tornado.options import Limits
 
-from .batches import VALUES_MEDIA_TYPES, BatchedCall, Envelope, FrameReader, encode_envelope
+from .batches import MAX_NAME, VALUES_MEDIA_TYPES, BatchedCall, Envelope, FrameReader, encode_envelope
 from .calling import Answer, Attempt, Outgoing, Target, lost
 from .codec import JSON, Codec
 from .compression import compress, decompress
-from .headers import decode_bytes, dictionary_members, encode_bytes, format_call_key, format_timeout
+from .headers import (
+    bounded_timeout,
+    decode_bytes,
+    dictionary_members,
+    encode_bytes,
+    format_call_key,
+    format_timeout,
+    parse_traceparent,
+)
 from .keys import Key
 from .messages import HttpRequest, HttpResponse
 from .problems import rebuild
 from .signatures import Parameters, RequestHead, sign_request, verify_response
 
-#: A signature is valid for this long at least, seconds; the call's own time is added.
+#: A signature says that it is valid for this long, seconds; the server's tolerance is added.
 SIGNATURE_LIFE = 60
 #: Answers of a proxy on the way, not of the server: worth another try.
 GATEWAY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -75,6 +85,17 @@ class Stamp:
 # Requests ------------------------------------------------------------------------------------------------------------
 
 
+def check_names(module: str, function: str) -> None:
+    """Refuse here what no server can have: in a request of many calls it would spoil the others.
+
+    Raises:
+        UnknownModule, UnknownFunction.
+    """
+    for name, error in ((module, UnknownModule), (function, UnknownFunction)):
+        if not 0 < len(name) <= MAX_NAME or any("\ud800" <= char <= "\udfff" for char in name):
+            raise error(f"a name has 1 to {MAX_NAME} characters, each of Unicode; {name[:MAX_NAME]!r} has not")
+
+
 @lru_cache(maxsize=4096)
 def call_path(module: str, function: str) -> str:
     """The path of one call, without the endpoint's base."""
@@ -89,8 +110,9 @@ def seal_one(seal: Seal, key: Key, attempt: Attempt, stamp: Stamp) -> Sealed:
         "idempotency-key": format_call_key(seal.stream, call.number, stamp.settled, age),
         "backwater-timeout": format_timeout(call.deadline - stamp.clock),
     }
-    if call.traceparent is not None:
-        fields["traceparent"] = call.traceparent
+    traceparent = parse_traceparent(call.traceparent)
+    if traceparent is not None:
+        fields["traceparent"] = traceparent
     path = call_path(call.module, call.function)
     return _seal(seal, key, attempt.target, (path, call.arguments, fields), stamp)
 
@@ -106,9 +128,9 @@ def seal_many(seal: Seal, key: Key, target: Target, calls: Sequence[Outgoing], s
                 call.module,
                 call.function,
                 msgspec.Raw(call.arguments),
-                max(call.deadline - stamp.clock, 0.001),
+                bounded_timeout(call.deadline - stamp.clock),
                 None if call.sent_since is None else stamp.clock - call.sent_since,
-                call.traceparent,
+                parse_traceparent(call.traceparent),
             )
             for call in calls
         ],

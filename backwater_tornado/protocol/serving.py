@@ -19,6 +19,7 @@ from backwater_tornado.errors import (
     BodyTooLarge,
     BodyUndecodable,
     CallFailed,
+    DeadlineExceeded,
     DigestMismatch,
     LengthRequired,
     MethodNotAllowed,
@@ -52,11 +53,11 @@ from .headers import (
 from .keys import Key, KeyRing
 from .memory import CallId, CallMemory, Recorded
 from .messages import Batch, Call, HttpResponse
-from .problems import PROBLEM_MEDIA_TYPES, describe
+from .problems import PROBLEM_MEDIA_TYPES, describe, plainly
 from .signatures import RequestHead, Verified, check_freshness, sign_response, verify_request
 
 VERSION = "2"
-PREFIX = "/backwater/"
+SERVICE = "backwater"
 RETRY_AFTER = 1.0
 
 
@@ -133,11 +134,11 @@ class Serving:
         """An error as an answer."""
         media_type = PROBLEM_MEDIA_TYPES[codec.media_type]
         values = JSON if codec is JSON else MSGPACK
+        problem = describe(error)
         try:
-            body = values.encode(describe(error))
-        except Unserializable:  # the exception's own arguments: the rest is text and numbers
-            error.extra = {}
-            body = values.encode({**describe(error), "exception": None})
+            body = values.encode(problem)
+        except Unserializable:  # the error's own members or the exception's arguments: the rest is text and numbers
+            body = values.encode(plainly(problem))
         return Recorded(False, error.status, media_type, body)
 
     def respond(self, exchange: Exchange, answer: Recorded, now: float, extra: Mapping[str, str]) -> HttpResponse:
@@ -204,14 +205,16 @@ def check_method(serving: Serving, exchange: Exchange) -> None:
 
 def read_target(serving: Serving, exchange: Exchange) -> None:
     """`{base}/backwater/2/{module}/{function}`, or `{base}/backwater/2` for many calls."""
-    _, found, rest = exchange.head.path.rpartition(PREFIX)
-    version, *names = rest.split("/")
-    if not found or version != VERSION:
-        raise PathNotFound(f"version {version!r} of the protocol is not served here; {VERSION} is")
-    if names in ([], [""]):
-        return
-    if len(names) != 2 or not all(names):
-        raise PathNotFound("the path is /backwater/2/MODULE/FUNCTION")
+    # Read from its end: a base, a module or a function may be called "backwater" too.
+    match exchange.head.path.split("/"):
+        case [*_, service, version, module, function] if (service, version) == (SERVICE, VERSION):
+            names = module, function
+        case [*_, service, version] | [*_, service, version, ""] if (service, version) == (SERVICE, VERSION):
+            return
+        case _:
+            names = "", ""
+    if not all(names):
+        raise PathNotFound(f"calls are made at /{SERVICE}/{VERSION}/MODULE/FUNCTION")
     try:
         exchange.target = unquote(names[0], errors="strict"), unquote(names[1], errors="strict")
     except UnicodeDecodeError as error:
@@ -309,12 +312,15 @@ def read_calls(serving: Serving, exchange: Exchange) -> None:
     if exchange.target is None:
         _read_batch(serving, exchange)
         return
-    timeout, call_key = exchange.field("backwater-timeout"), exchange.field("idempotency-key")
+    stated, call_key = exchange.field("backwater-timeout"), exchange.field("idempotency-key")
+    timeout = None if stated is None else parse_timeout(stated)
+    if timeout == 0:
+        raise DeadlineExceeded("the time for the call was over before it came")
     call = Call(
         module=exchange.target[0],
         function=exchange.target[1],
         arguments=exchange.body,
-        timeout=None if timeout is None else parse_timeout(timeout),
+        timeout=timeout,
         call_id=None if call_key is None else CallId(*parse_call_key(call_key)),
         traceparent=parse_traceparent(exchange.field("traceparent")),
     )

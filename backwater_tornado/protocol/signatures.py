@@ -91,6 +91,11 @@ class Verified:
     fields: Mapping[str, str]
 
 
+def normal_authority(host: str, scheme: str) -> str:
+    """`@authority` for a Host field (RFC 9421, 2.2.3): lower case, without the scheme's own port."""
+    return host.lower().removesuffix(":443" if scheme == "https" else ":80")
+
+
 # Writing -------------------------------------------------------------------------------------------------------------
 
 

@@ -42,7 +42,8 @@ def nest(levels, shapes, innermost=b"\\x01"):
 
 LIST, MAP_VALUE, MAP_KEY = lambda d: b"\\x91" + d, lambda d: b"\\x81\\x01" + d, lambda d: b"\\x81" + d + b"\\x01"
 LAST, FIRST = lambda d: b"\\x92\\x01" + d, lambda d: b"\\x92" + d + b"\\x01"
-TUPLE, SET, FROZEN, MAP = [lambda d, c=c: ext(b"\\x91" + d, c) for c in (1, 2, 3)] + [lambda d: ext(b"\\x92\\x01" + d, 4)]
+TUPLE, SET, FROZEN = [lambda d, c=c: ext(b"\\x91" + d, c) for c in (1, 2, 3)]
+MAP = lambda d: ext(b"\\x92\\x01" + d, 4)
 BARE, UNKNOWN = lambda d: ext(d), lambda d: ext(d, 99)
 LIE = lambda d: b"\\xdd\\xff\\xff\\xff\\xff" + d
 PLENTY = b"\\xdc\\x10\\x00" + b"\\x91\\x01" * 4095

@@ -126,7 +126,6 @@ class Model:
             return
         record.answer = answer
         record.expires = max(record.expires, now + LIFE)
-        of.latest[call.stream] = max(of.latest[call.stream], record.expires)
 
     def sweep(self, now: float) -> None:
         for of in self.keys.values():

@@ -305,6 +305,17 @@ def test_a_full_disk_is_a_refusal_and_leaves_nothing_half_done(memory: SqliteMem
     assert memory._connect().execute("SELECT answer_bytes FROM keys").fetchone() == (1,)
 
 
+def test_an_operation_that_cannot_be_committed_is_undone(memory: SqliteMemory) -> None:
+    def deny(action: int, what: str | None, *_: object) -> int:
+        denied = action == sqlite3.SQLITE_TRANSACTION and what == "COMMIT"
+        return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
+
+    memory._connect().set_authorizer(deny)
+    with pytest.raises(MemoryFull, match="not authorized"):
+        begin(memory)
+    assert begin(memory) is Begin.RUN
+
+
 def test_an_interrupted_operation_is_undone(memory: SqliteMemory) -> None:
     class Interrupt(BaseException):
         pass
@@ -430,7 +441,7 @@ def test_a_fork_within_an_operation_undoes_it(memory: SqliteMemory) -> None:
     assert begin(memory, CallId(STREAM, 1, age=0.5)) is Begin.RUN
 
 
-def test_a_closed_memory_has_no_part_in_a_fork(path: Path, memory: SqliteMemory) -> None:
+def test_a_closed_memory_does_not_mind_a_fork(path: Path, memory: SqliteMemory) -> None:
     memory.close()
     shutil.rmtree(gate(path).parent)
     assert in_a_child(lambda: None) == 0

@@ -22,6 +22,14 @@ def test_an_owner_is_alive_until_it_leaves(tmp_path: Path) -> None:
     one.leave()  # once more does no harm
 
 
+def test_an_owner_knows_that_it_lives_even_if_its_file_was_removed(tmp_path: Path) -> None:
+    with (one := Owners(tmp_path, 1)).gate():
+        one.join()
+    (tmp_path / one.me).unlink()
+    assert one.alive(one.me)
+    one.leave()
+
+
 def test_an_owner_nobody_has_heard_of_is_dead(tmp_path: Path) -> None:
     with (one := Owners(tmp_path / "o", 1)).gate():
         assert not one.alive("0123456789abcdef")
@@ -70,6 +78,7 @@ def test_the_gate_tells_the_boot_and_the_version(tmp_path: Path, monkeypatch: py
     with Owners(tmp_path, 1).gate() as gate:
         assert not gate.fits()
         gate.claim()
+        assert gate.fits()
     (tmp_path / "boot").write_text("another boot\n")
     monkeypatch.setattr(owners, "_BOOT_ID", tmp_path / "boot")
     with Owners(tmp_path, 1).gate() as gate:

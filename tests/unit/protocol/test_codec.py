@@ -88,7 +88,7 @@ def test_pickle_is_found_only_where_it_is_asked_for() -> None:
         Decimal("1.50"),
         UUID(int=7),
         datetime(2026, 8, 1, tzinfo=UTC),
-        datetime(2026, 8, 1),
+        datetime(2026, 8, 1),  # noqa: DTZ001
         date(2026, 8, 1),
         1 + 2j,
         math.inf,

@@ -155,8 +155,8 @@ Pair = namedtuple("Pair", "a b")  # noqa: PYI024
         Decimal("-Infinity"),
         UUID(int=5),
         complex(1.5, -2),
-        datetime(2026, 8, 1, 12),
-        datetime(1, 1, 1, 0, 0, 0, 1),
+        datetime(2026, 8, 1, 12),  # noqa: DTZ001
+        datetime(1, 1, 1, 0, 0, 0, 1),  # noqa: DTZ001
         datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
         datetime(2026, 8, 1, tzinfo=timezone(timedelta(hours=-5, minutes=-30, seconds=-7))),
         date.min,
