@@ -27,7 +27,8 @@ _UNWANTED = ["Accept:", "User-Agent:"]
 #: Room for a response's head and frames beside one result, bytes.
 _ROOM = 2 << 20
 
-_CERTIFICATE = frozenset(
+#: Failures of a certificate, theirs or ours.
+CERTIFICATE_CODES = frozenset(
     {
         pycurl.E_PEER_FAILED_VERIFICATION,
         pycurl.E_SSL_CERTPROBLEM,
@@ -117,6 +118,12 @@ class Transfer:
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         return HttpResponse(head.status, head.fields, body)
 
+    def verdict(self) -> CallFailed | None:
+        """What is wrong with a transfer that curl calls good: to it, a head that was cut is one that ended."""
+        if self._lines and self._lines[-1] in (b"\r\n", b"\n"):
+            return None
+        return lost("the connection was closed within the head of the answer")
+
     def translate(self, code: int, text: str) -> CallFailed:
         """curl's error as ours."""
         if self.failure is not None:
@@ -127,7 +134,7 @@ class Transfer:
             return lost("the connection was closed before an answer came")
         if self.sent:
             return lost(f"{text} (curl {code})")
-        if code in _CERTIFICATE:
+        if code in CERTIFICATE_CODES:
             return TLSFailed(f"{text}: check the certificate, or name its authority with ca_file")
         return Unreachable(f"{text} (curl {code})")
 
@@ -213,9 +220,9 @@ class EasyTransport:
         """As `send`; a response that was cut is given as far as it came, with what cut it."""
         transfer = self._transfer()
         transfer.prepare(request, timeout, fresh=fresh)
-        cut: CallFailed | None = None
         try:
             transfer.handle.perform()
+            cut = transfer.verdict()
         except pycurl.error as error:
             code, text = error.args
             if code == pycurl.E_ABORTED_BY_CALLBACK and transfer.sent <= 1:
@@ -355,7 +362,7 @@ class MultiEngine:
         while not self._closed:
             left, succeeded, failed = self._multi.info_read()
             for handle in succeeded:
-                self._end(handle, None)
+                self._end(handle, self._active[handle][0].verdict())
             for handle, code, text in failed:
                 self._end(handle, self._active[handle][0].translate(code, text))
             if not left:

@@ -309,4 +309,3 @@ def _state_of(file: str) -> object:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
-

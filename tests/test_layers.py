@@ -66,15 +66,16 @@ TABLE: Mapping[str, May] = {
     "coalescing": May(f"{CALLING} curl"),
     "gathering": May(f"{CALLING} curl"),
     "client": May(f"{CALLING} curl tornado_engine coalescing gathering", "pycurl tornado"),
-    "doctor": May(f"{CALLING} curl", "pycurl"),
+    "findings": May("errors options protocol.keys", never=IMPURE),
+    "doctor": May(f"{CALLING} curl findings", "pycurl"),
     "__init__": May("errors options context marks exposure protocol memory_sqlite server client"),
     "testing": May(ALL_OF_OURS, "tornado"),
     "loading": May("errors exposure", never=IMPURE.replace("os ", "")),
     "settings": May("errors options protocol.keys", never="time random secrets asyncio socket"),
-    "terminal": May("errors protocol.codec doctor exposure", "click rich"),
-    "serve": May("errors loading settings server", never="socket"),
-    "supervisor": May("errors serve"),
-    "cli": May(f"{ALL_OF_OURS} doctor loading serve settings supervisor terminal", "click"),
+    "terminal": May("errors protocol.codec findings exposure", "click rich"),
+    "serve": May("errors options exposure loading settings server", never="socket"),
+    "supervisor": May("errors exposure loading serve"),
+    "cli": May(f"{ALL_OF_OURS} doctor findings loading serve settings supervisor terminal", "click"),
     "__main__": May("cli"),
 }
 
@@ -83,7 +84,7 @@ READS_ENVIRONMENT = {"settings"}
 
 
 #: Documented parts of the standard library that begin with an underscore all the same.
-PRIVATE_IN_NAME_ONLY = {"_asdict", "_fields", "_getframe", "_make", "_replace"}
+PRIVATE_IN_NAME_ONLY = {"_asdict", "_exit", "_fields", "_getframe", "_make", "_replace"}
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ _OPTIONS = (
     | ormsgpack.OPT_PASSTHROUGH_TUPLE
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-# Containers within one another that are written the fast way. Each may stand 255 plain levels deep in its parent, and
-# every level takes some 300 bytes of stack.
+# Containers within one another that are written the fast way; what is in the innermost must be plain. Each may stand
+# 255 plain levels deep in its parent, and every level takes some 300 bytes of stack.
 _FAST_EXTENSIONS = 3
 
 
@@ -83,8 +83,6 @@ def _writer(extensions: int) -> Callable[[Any], Any]:
         kind = type(value)
         code = CONTAINERS.get(kind)
         if code is not None:
-            if inner is None:
-                raise TypeError
             if code != TUPLE and not HASHABLE.issuperset(map(type, value)):
                 raise TypeError
             return ormsgpack.Ext(code, ormsgpack.packb(list(value), inner, _OPTIONS))

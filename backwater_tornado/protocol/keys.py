@@ -182,9 +182,10 @@ class KeyRing:
             return secret
         if isinstance(secret, (bytes, str, Key)):
             secret = (secret,)
-        if not isinstance(secret, Iterable) or isinstance(secret, (bytearray, memoryview, Mapping)):
-            raise InvalidKey(f"a secret is bytes, text, a Key, a KeyRing or a list, not {type(secret).__name__}")
-        return cls(one if isinstance(one, Key) else Key(one) for one in secret)
+        given: object = secret
+        if not isinstance(given, Iterable) or isinstance(given, (bytearray, memoryview, Mapping)):
+            raise InvalidKey(f"a secret is bytes, text, a Key, a KeyRing or a list, not {type(given).__name__}")
+        return cls(one if isinstance(one, Key) else Key(one) for one in given)
 
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(map(repr, self._keys))})"

@@ -191,6 +191,7 @@ def test_a_stopped_process_is_not_a_dead_one(start: Start, memory: SqliteMemory)
     assert begin(memory) is Begin.WAIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [None, "1 another boot\n"])
 def test_of_many_that_open_a_new_memory_at_once_one_runs_the_call(start: Start, path: Path, gate: str | None) -> None:
     if gate is not None:
@@ -201,6 +202,7 @@ def test_of_many_that_open_a_new_memory_at_once_one_runs_the_call(start: Start, 
     assert sorted(line(process) for process in processes) == ["RUN", "WAIT", "WAIT", "WAIT", "WAIT"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [0, 5, 60, 300])
 def test_nothing_runs_twice_however_processes_are_killed(start: Start, path: Path, patience: int) -> None:
     # Given four processes that work through the same calls
