@@ -35,6 +35,8 @@ log = logging.getLogger("backwater.server")
 Answer = Callable[[Recorded], None]
 #: How long to wait before asking the memory again for a call that runs in another process, seconds.
 JOIN_PAUSE = 0.02
+#: How often expired records are forgotten, and those of processes that died found, seconds.
+SWEEP_PERIOD = 10.0
 #: Encoded arguments beyond this size are decoded in a thread, bytes.
 LARGE = 256 * 1024
 
@@ -89,6 +91,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         #: Calls whose function has not ended.
         self.pending = 0
+        self._sweeping = loop.call_later(SWEEP_PERIOD, self._sweep)
 
     def start(self, key: Key, call: Call, codec: Codec, answer: Answer) -> None:
         """Run a call; `answer` is called once, now or later, on the loop."""
@@ -107,9 +110,17 @@ class Dispatcher:
 
     def close(self) -> None:
         """Cancel what runs on the loop and end the threads."""
+        self._sweeping.cancel()
         for task in self._tasks:
             task.cancel()
         self._threads.close()
+
+    def _sweep(self) -> None:
+        self._sweeping = self._loop.call_later(SWEEP_PERIOD, self._sweep)
+        try:
+            self._serving.memory.sweep(time.time())
+        except CallFailed:
+            log.exception("the memory of calls could not be swept")
 
     # Before the run --------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ def look(endpoint: Endpoint, options: ClientOptions) -> Sight:
     handle.setopt(pycurl.OPT_CERTINFO, 1)
     handle.setopt(pycurl.VERBOSE, 1)
     handle.setopt(pycurl.DEBUGFUNCTION, lambda kind, line: said.append(line) if kind == pycurl.INFOTYPE_TEXT else None)
-    handle.setopt(pycurl.WRITEFUNCTION, lambda data: None)
+    handle.setopt(pycurl.WRITEFUNCTION, lambda _data: None)
     code, text = 0, ""
     try:
         handle.perform()

@@ -91,7 +91,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def project_files(exposure: Exposure) -> list[str]:
-    """The source files that an edit may change: of the exposed modules, and of all that was imported from below here."""
+    """The source files that an edit may change: of the exposed modules, and of what was imported from below here."""
     here = Path.cwd()
     own = {table.module for table in exposure.tables}
     found = set()

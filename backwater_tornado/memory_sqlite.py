@@ -176,6 +176,11 @@ class SqliteMemory:
 
     # The contract
 
+    @property
+    def started(self) -> float:
+        """See `CallMemory.started`."""
+        return self._started
+
     def admit(self, key_id: str, nonce: str, expires: float, now: float) -> None:
         """See `CallMemory.admit`."""
         stream, number = split_nonce(nonce)

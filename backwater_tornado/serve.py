@@ -11,23 +11,25 @@ Rule: one process, one loop, one server; whoever wants several starts this sever
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn
 
 from .errors import ConfigurationError, InvalidOption
 from .exposure import Exposure
-from .loading import load_exposure
+from .keyfiles import read_keys
+from .loading import load_exposure, project_files
 from .options import CLEAR_PORT, TLS_PORT
 from .server import Server, start_clear_server, start_tls_server
-from .settings import read_keys
 
 log = logging.getLogger("backwater.serve")
 
@@ -78,14 +80,26 @@ class Plan:
         return f"{'https' if self.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-class Channel(Protocol):
-    """The way to the supervisor."""
+class ParentChannel:
+    """The way from a child to its supervisor: a socket that closes when either dies."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._file = self._socket.makefile("rb")
+
+    def read_plan(self) -> Plan:
+        """What the parent says to serve."""
+        return Plan(**json.loads(self._file.readline()))
 
     def ready(self, exposure: Exposure) -> None:
-        """Say that calls are served."""
+        """Tell the parent."""
+        with suppress(OSError):
+            self._socket.sendall(json.dumps(project_files(exposure)).encode() + b"\n")
 
     def wait_closed(self) -> None:
-        """Block until the supervisor is gone."""
+        """Block until the parent is gone; it never writes again."""
+        with suppress(OSError):
+            self._file.read()
 
 
 def start_server(plan: Plan, exposure: Exposure) -> Server:
@@ -101,7 +115,7 @@ def start_server(plan: Plan, exposure: Exposure) -> Server:
     try:
         if plan.tls_cert is None:
             return start_clear_server(keys, exposure, **options)
-        tls = {"certfile": plan.tls_cert, "keyfile": plan.tls_key, "client_ca": plan.client_ca}
+        tls: dict[str, Any] = {"certfile": plan.tls_cert, "keyfile": plan.tls_key, "client_ca": plan.client_ca}
         return start_tls_server(keys, exposure, **tls, **options)
     except ConfigurationError:
         raise
@@ -117,7 +131,7 @@ def port_trouble(plan: Plan, error: OSError) -> InvalidOption:
     )
 
 
-def serve(plan: Plan, channel: Channel | None = None) -> int:
+def serve(plan: Plan, channel: ParentChannel | None = None) -> int:
     """Serve until told to stop; gives the exit code."""
     exposure = load_exposure(plan.modules)
     return asyncio.run(_Serving(plan, exposure, channel).run())
@@ -126,7 +140,7 @@ def serve(plan: Plan, channel: Channel | None = None) -> int:
 class _Serving:
     """The life of a serving process, from listening to the end."""
 
-    def __init__(self, plan: Plan, exposure: Exposure, channel: Channel | None) -> None:
+    def __init__(self, plan: Plan, exposure: Exposure, channel: ParentChannel | None) -> None:
         self._plan = plan
         self._exposure = exposure
         self._channel = channel
@@ -148,7 +162,7 @@ class _Serving:
         if await self._drain(server):
             return 0
         log.warning("stopped: calls in progress were cut")
-        end_now(1)
+        return end_now(1)
 
     def _stop(self) -> None:
         (self._insisted if self._asked.is_set() else self._asked).set()
@@ -181,7 +195,7 @@ def announce(plan: Plan, port: int, processes: int = 1) -> None:
     log.info("serving on %s%s", plan.url(port), several)
 
 
-def end_now(code: int) -> Any:
+def end_now(code: int) -> NoReturn:
     """End this process whatever threads and tasks may still be doing."""
     logging.shutdown()
     sys.stdout.flush()
@@ -189,7 +203,7 @@ def end_now(code: int) -> Any:
     os._exit(code)
 
 
-def _watch(channel: Channel, loop: asyncio.AbstractEventLoop, stop: Callable[[], None], grace: float) -> None:
+def _watch(channel: ParentChannel, loop: asyncio.AbstractEventLoop, stop: Callable[[], None], grace: float) -> None:
     """Stop when the supervisor is gone; a thread, so that a blocked loop does not keep the process alive."""
 
     def wait() -> None:
@@ -199,9 +213,3 @@ def _watch(channel: Channel, loop: asyncio.AbstractEventLoop, stop: Callable[[],
         end_now(1)
 
     threading.Thread(target=wait, name="backwater-supervisor", daemon=True).start()
-
-
-def with_absolute_paths(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan with paths that hold wherever a process changes to."""
-    paths = ("secret_file", "tls_cert", "tls_key", "client_ca", "state")
-    return {**plan, **{name: str(Path(plan[name]).absolute()) for name in paths if plan.get(name)}}

@@ -1,8 +1,8 @@
 """What a command is told, and by whom: a flag, else the environment, else a TOML file, else the default.
 
-Every setting has one name: `--max-keepalive`, `BACKWATER_MAX_KEEPALIVE` and `max_keepalive = 100` are the same. Most are
-fields of the options classes, and their help is the `#:` comment above the field. In the file a setting stands at the
-top, for all commands, or in the table of one: `[serve]`, `[call]`, `[doctor]`. Its paths begin at the file's folder.
+Every setting has one name: `--max-keepalive`, `BACKWATER_MAX_KEEPALIVE` and `max_keepalive = 100` are the same. Most
+are fields of the options classes, and their help is the `#:` comment above the field. In the file a setting stands at
+the top, for all commands, or in the table of one: `[serve]`, `[call]`, `[doctor]`; its paths begin at its folder.
 
 Rule: this is the only module of the package that reads the environment. A wrong value is refused with its origin.
 """
@@ -13,7 +13,6 @@ import difflib
 import inspect
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -21,9 +20,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from .errors import InvalidKey, InvalidOption
+from .errors import InvalidOption
 from .options import CallOptions, ClientOptions, Limits, ListenerOptions, ServerOptions
-from .protocol.keys import KeyRing, parse_keys
 
 PREFIX = "BACKWATER_"
 CONFIG_FILE = "backwater.toml"
@@ -211,10 +209,6 @@ class Settings:
         names = {field.name for kind in kinds for field in fields(kind)}
         return {name: self.values[name] for name in self.origins if name in names}
 
-    def keys(self) -> KeyRing:
-        """The keys of the secret file; raises `InvalidKey` that names the file."""
-        return read_keys(self["secret_file"])
-
 
 def load(command: str, flags: Mapping[str, Any], config: str | None = None) -> Settings:
     """The settings of a command from its flags, this process's environment and the file."""
@@ -289,27 +283,3 @@ def _odd_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
             near = difflib.get_close_matches(name, known, n=1)
             odd.append(f"the variable {name} is not read" + (f"; did you mean {near[0]}?" if near else ""))
     return tuple(odd)
-
-
-def read_keys(path: str | None) -> KeyRing:
-    """The keys of a file; raises `InvalidKey` that names the file, and never a secret."""
-    if not path:
-        raise InvalidKey(
-            f"no keys: give --secret-file, or set {PREFIX}SECRET_FILE; `backwater keygen > site.key` makes one"
-        )
-    try:
-        return parse_keys(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise InvalidKey(f"the secret file {path!r} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise InvalidKey(f"the secret file {path!r} is not text") from None
-    except InvalidKey as error:
-        raise InvalidKey(f"the secret file {path!r}: {error}") from None
-
-
-def exposed_secret(path: str) -> str | None:
-    """A warning when others on this machine may read or write a file of keys."""
-    mode = Path(path).stat().st_mode
-    if stat.S_ISREG(mode) and mode & (stat.S_IROTH | stat.S_IWOTH):
-        return f"{path} is open to every user of this machine; close it: chmod 600 {path}"
-    return None

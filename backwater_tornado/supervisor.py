@@ -1,8 +1,8 @@
 """Several processes on one port, kept alive; or one that starts anew when its source changes.
 
 The parent serves nothing and imports nothing of its user's. It holds the port (bound, not listening, so that port 0 and
-a port in use are settled once), starts children that listen on it with SO_REUSEPORT, and tells each what to serve over a
-socket pair. The child says over the same pair that it is ready, and which files it was made of. The kernel closes the
+a port in use are settled once), starts children that listen on it with SO_REUSEPORT, and tells each over a socket pair
+what to serve. The child says over the same pair that it is ready, and which files it was made of. The kernel closes the
 pair when either dies: the parent learns of a dead child, and a child stops when its parent is gone.
 
 A child that dies is started again, after a pause that doubles while it does not live. Signals are passed on; children
@@ -26,9 +26,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .exposure import Exposure
-from .loading import project_files
-from .serve import PATIENCE, Plan, announce, port_trouble, serve
+from .serve import PATIENCE, Plan, announce, port_trouble
 
 log = logging.getLogger("backwater.serve")
 
@@ -40,36 +38,6 @@ LOOK = 0.25
 #: For development a short one will do, seconds.
 RELOAD_GRACE = 2.0
 _LINE = 1 << 20
-
-
-# The child -----------------------------------------------------------------------------------------------------------
-
-
-class ParentChannel:
-    """The child's end of the pair."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._socket = socket.socket(fileno=descriptor)
-        self._file = self._socket.makefile("rb")
-
-    def read_plan(self) -> Plan:
-        """What the parent says to serve."""
-        return Plan(**json.loads(self._file.readline()))
-
-    def ready(self, exposure: Exposure) -> None:
-        """Tell the parent."""
-        with suppress(OSError):
-            self._socket.sendall(json.dumps(project_files(exposure)).encode() + b"\n")
-
-    def wait_closed(self) -> None:
-        """Block until the parent is gone; it never writes again."""
-        with suppress(OSError):
-            self._file.read()
-
-
-def serve_as_child(channel: ParentChannel, plan: Plan) -> int:
-    """Serve in a process that a supervisor started."""
-    return serve(plan, channel)
 
 
 @dataclass(eq=False)

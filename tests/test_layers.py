@@ -73,11 +73,13 @@ TABLE: Mapping[str, May] = {
     "__init__": May("errors options context marks exposure protocol memory_sqlite server client"),
     "testing": May(ALL_OF_OURS, "tornado"),
     "loading": May("errors exposure", never=IMPURE.replace("os ", "")),
-    "settings": May("errors options protocol.keys", never="time random secrets asyncio socket"),
+    "keyfiles": May("errors protocol.keys", never=IMPURE),
+    "settings": May("errors options", never="time random secrets asyncio socket"),
+    "flags": May("errors settings", "click", never=IMPURE),
     "terminal": May("errors protocol.codec findings exposure", "click rich"),
-    "serve": May("errors options exposure loading settings server", never="socket"),
-    "supervisor": May("errors exposure loading serve"),
-    "cli": May(f"{ALL_OF_OURS} doctor findings loading serve settings supervisor terminal", "click"),
+    "serve": May("errors options exposure keyfiles loading server"),
+    "supervisor": May("errors serve"),
+    "cli": May(f"{ALL_OF_OURS} doctor findings flags keyfiles loading serve settings supervisor terminal", "click"),
     "__main__": May("cli"),
 }
 

@@ -129,6 +129,11 @@ DEFAULT_LIMITS: Final = MemoryLimits()
 class CallMemory(Protocol):
     """The contract. `now` and `expires` are Unix seconds."""
 
+    @property
+    def started(self) -> float:
+        """From when on it remembers."""
+        ...
+
     def admit(self, key_id: str, nonce: str, expires: float, now: float) -> None:
         """Take note of a nonce.
 
@@ -286,6 +291,11 @@ class InProcessMemory:
         self._started = started
         self._limits = limits
         self._keys: dict[str, _Of] = {}  # as many as the ring has had; never dropped, for their marks
+
+    @property
+    def started(self) -> float:
+        """See `CallMemory.started`."""
+        return self._started
 
     def _of(self, key_id: str) -> _Of:
         return self._keys.setdefault(key_id, _Of(reach=self._started))

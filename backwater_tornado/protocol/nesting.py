@@ -172,8 +172,9 @@ def _walk(chunk: bytes, room: int) -> list[tuple[bytes, int]]:  # noqa: C901 - o
                 raise _too_deep()
             if role == _EXTENSION:
                 size = _FIXED_EXTENSIONS.get(kind) or int.from_bytes(chunk[place - _HEADS[kind] + 1 : place - 1], "big")
-                if chunk[place - 1 : place] in _NESTING_BYTES:
-                    payloads.append((chunk[place : place + size], room - len(around) - 1))
+                inside = room - len(around) - 1
+                if size > inside and chunk[place - 1 : place] in _NESTING_BYTES:
+                    payloads.append((chunk[place : place + size], inside))
                 place += size
                 continue
             if kind != 0x90 and kind != 0x80:  # noqa: PLR1714 - a set here takes a tenth longer

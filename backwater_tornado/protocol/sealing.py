@@ -40,14 +40,12 @@ from .headers import (
 from .keys import Key
 from .messages import HttpRequest, HttpResponse
 from .problems import rebuild
-from .signatures import Parameters, RequestHead, sign_request, verify_response
+from .signatures import CLOCK_SLACK, Parameters, RequestHead, sign_request, verify_response
 
 #: A signature says that it is valid for this long, seconds; the server's tolerance is added.
 SIGNATURE_LIFE = 60
 #: Answers of a proxy on the way, not of the server: worth another try.
 GATEWAY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: Clocks may differ by this much before it counts, seconds.
-CLOCK_SLACK = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from backwater_tornado.errors import (
     RequestMalformed,
     ResultTooLarge,
     ResultUnserializable,
+    SignatureStale,
     Unserializable,
     UnsupportedEncoding,
     UnsupportedMediaType,
@@ -54,11 +55,12 @@ from .keys import Key, KeyRing
 from .memory import CallId, CallMemory, Recorded
 from .messages import Batch, Call, HttpResponse
 from .problems import PROBLEM_MEDIA_TYPES, describe, plainly
-from .signatures import RequestHead, Verified, check_freshness, sign_response, verify_request
+from .signatures import CLOCK_SLACK, RequestHead, Verified, check_freshness, sign_response, verify_request
 
 VERSION = "2"
 SERVICE = "backwater"
 RETRY_AFTER = 1.0
+#: hashlib lets go of the GIL for more bytes than this.
 _HELD = 2047
 
 
@@ -250,9 +252,16 @@ def check_authority(serving: Serving, exchange: Exchange) -> None:
 
 
 def check_clock(serving: Serving, exchange: Exchange) -> None:
-    """Signed neither too long ago nor in the future."""
+    """Signed neither too long ago nor in the future, and not before the memory of nonces begins.
+
+    What was signed before a restart may have been received before it. A client whose clock is behind learns that from
+    the refusal, and signs again.
+    """
     assert exchange.verified is not None
-    check_freshness(exchange.verified.parameters, exchange.now, serving.options.clock_tolerance)
+    parameters = exchange.verified.parameters
+    check_freshness(parameters, exchange.now, serving.options.clock_tolerance)
+    if parameters.created < serving.memory.started - CLOCK_SLACK:
+        raise SignatureStale("signed before this server began to remember requests: sign again")
 
 
 def check_replay(serving: Serving, exchange: Exchange) -> None:
@@ -322,7 +331,7 @@ def read_calls(serving: Serving, exchange: Exchange) -> None:
         function=exchange.target[1],
         arguments=exchange.body,
         timeout=timeout,
-        call_id=None if call_key is None else CallId(*parse_call_key(call_key)),
+        call_id=None if call_key is None else _call_id(exchange, *parse_call_key(call_key)),
         traceparent=parse_traceparent(exchange.field("traceparent")),
     )
     exchange.batch = Batch([call])
@@ -343,13 +352,22 @@ def _read_batch(serving: Serving, exchange: Exchange) -> None:
                 function=each.function,
                 arguments=bytes(each.arguments),
                 timeout=each.timeout,
-                call_id=CallId(envelope.stream, each.number, envelope.settled, each.age),
+                call_id=_call_id(exchange, envelope.stream, each.number, envelope.settled, each.age),
                 traceparent=parse_traceparent(each.traceparent),
             )
             for each in envelope.calls
         ],
         streamed=True,
     )
+
+
+def _call_id(exchange: Exchange, stream: str, number: int, settled: int, age: float | None) -> CallId:
+    """The call's id; to its age comes the time that the request may have spent on its way."""
+    if age is not None:
+        assert exchange.verified is not None
+        # `created` is in whole seconds: up to one of them is not the way's.
+        age += max(0.0, exchange.now - exchange.verified.parameters.created - 1)
+    return CallId(stream, number, settled, age)
 
 
 def decode_arguments(codec: Codec, arguments: bytes) -> tuple[list[Any], dict[str, Any]]:

@@ -50,6 +50,8 @@ RESPONSE_COVERED = frozenset({'"@status"', '"content-type"', '"@method";req', '"
 RESPONSE_FIELDS = ("content-type", "content-encoding", "content-length", "content-digest", "retry-after", "allow")
 _BOUND = '"@method";req "@path";req "signature";req'
 
+#: Clocks may differ by this much before it counts, seconds.
+CLOCK_SLACK = 5.0
 MAX_NONCE = 128
 #: Characters of a list of covered components; it is looked at, and cached, before its sender is known.
 MAX_COVERED = 1024

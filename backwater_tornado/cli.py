@@ -1,0 +1,300 @@
+"""The command `backwater`: reads what it is told, hands it to the library, and says how it ended.
+
+Rule: thin. Settings come from `settings`, words and exit codes from `terminal`; what a command does is in `serve`,
+`supervisor`, `doctor` and the client.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast, get_args
+
+import click
+
+from .client import Client
+from .doctor import Examination, examine
+from .errors import BackwaterError, ConfigurationError, InvalidOption
+from .findings import Finding, Verdict
+from .flags import SETTINGS_HELP, read_arguments, with_settings
+from .keyfiles import exposed_secret, read_keys
+from .loading import load_exposure
+from .options import CallOptions, ClientOptions, Limits, ListenerOptions, ServerOptions
+from .protocol.keys import Algorithm, Key, KeyRing, Scopes, format_key
+from .serve import ParentChannel, Plan, serve
+from .settings import Settings, load
+from .supervisor import supervise
+from .terminal import (
+    EXIT_CODES,
+    INTERRUPTED,
+    OK,
+    RAISED,
+    USAGE,
+    complain,
+    complain_of,
+    show_examination,
+    show_finding,
+    show_functions,
+    show_value,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in words
+    try:
+        code = backwater.main(args=words, prog_name="backwater", standalone_mode=False)
+    except BackwaterError as error:
+        return complain_of(error, as_json=as_json)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "backwater"
+        complain(f"{error.format_message()}; see `{where} --help`", as_json=as_json)
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        complain("interrupted", code="interrupted", as_json=as_json)
+        return INTERRUPTED
+    return code if isinstance(code, int) else OK
+
+
+@click.group(
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    no_args_is_help=False,
+)
+@click.version_option(package_name="backwater-tornado", message="%(prog)s %(version)s")
+def backwater() -> None:
+    """Calls between services over links that are slow, cut out and are not trusted.
+
+    \b
+      backwater keygen > site.key
+      backwater serve tasks statistics:mean --secret-file site.key --port 8080
+      backwater call http://127.0.0.1:8080 tasks add 1 2 --secret-file site.key
+      backwater doctor http://127.0.0.1:8080 --secret-file site.key
+    """  # noqa: D301 - click reads the escape
+
+
+# keygen --------------------------------------------------------------------------------------------------------------
+
+
+@backwater.command()
+@click.option("--id", help="What the wire calls the key; derived from the secret by default.")
+@click.option("--algorithm", type=click.Choice(get_args(Algorithm)), default="blake2b-256", show_default=True)
+@click.option(
+    "--not-before", metavar="TIME", help="When it becomes valid, such as 2026-07-01 or 2026-07-01T12:00:00+02:00."
+)
+@click.option("--not-after", metavar="TIME", help="The last moment it is valid.")
+@click.option("--call", "patterns", metavar="PATTERN", multiple=True, help="What it may call: `tasks.*`, `math.sqrt`.")
+def keygen(patterns: tuple[str, ...], algorithm: str, id: str | None, **moments: str | None) -> int:
+    """Make a key and print it as an entry for a file of keys.
+
+    \b
+      backwater keygen > site.key               a new file, closed to others
+      backwater keygen >> site.key              a newer key, for rotation; then send the server SIGHUP
+      backwater keygen --call 'tasks.*' --not-after 2027-01-31
+    """  # noqa: D301 - click reads the escape
+    key = Key(
+        secrets.token_bytes(32),
+        id,
+        algorithm=cast("Algorithm", algorithm),
+        not_before=_moment("--not-before", moments["not_before"]),
+        not_after=_moment("--not-after", moments["not_after"]),
+        scopes=Scopes(call=patterns) if patterns else Scopes(),
+    )
+    _close_new_file()
+    click.echo(format_key(key), nl=False)
+    if sys.stdout.isatty():
+        click.echo(
+            "Keep it secret: who has it may call. `backwater keygen > site.key` keeps it off the screen.", err=True
+        )
+    return OK
+
+
+def _moment(flag: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidOption(f"{flag} is a time such as 2026-07-01 or 2026-07-01T12:00:00Z, not {text!r}") from None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _close_new_file() -> None:
+    """Behind `> site.key` there is a new file that others may read: they may not any more."""
+    try:
+        descriptor = sys.stdout.fileno()
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+            os.fchmod(descriptor, 0o600)
+    except (OSError, ValueError):
+        return  # no file, or not ours: the doctor tells
+
+
+# serve ---------------------------------------------------------------------------------------------------------------
+
+
+@backwater.command("serve", epilog=SETTINGS_HELP)
+@click.argument("modules", nargs=-1, metavar="MODULE...")
+@with_settings("serve")
+def serve_command(modules: tuple[str, ...], config: str | None, **flags: Any) -> int:
+    """Serve the functions of modules until SIGTERM.
+
+    A MODULE is `tasks`, `statistics:mean,median` for some of its functions, `tasks:all`, or a file,
+    `examples/tasks.py`. Modules of the current directory are found.
+
+    \b
+      backwater serve tasks --secret-file site.key --port 8080
+      backwater serve tasks --tls-cert cert.pem --tls-key key.pem --processes 4 --state /var/lib/shop/calls.db
+      backwater serve tasks.py --secret-file site.key --reload
+
+    \b
+    SIGTERM, SIGINT  take no more calls, let those in progress end for --grace seconds; again: stop at once
+    SIGHUP           read the file of keys again
+    """  # noqa: D301 - click reads the escape
+    settings = load("serve", {**flags, "modules": modules}, config)
+    if settings["processes"] < 1:
+        raise InvalidOption(f"processes is 1 or more, not {settings['processes']}")
+    _start_logging(settings["log_level"])
+    plan = _plan(settings)
+    log = logging.getLogger("backwater.serve")
+    for note in (*settings.notes, exposed_secret(plan.secret_file)):
+        if note is not None:
+            log.warning(note)
+    if settings["processes"] > 1 or settings["reload"]:
+        return supervise(plan, settings["processes"], reload=settings["reload"])
+    return serve(plan)
+
+
+_PLANNED = ("modules", "port", "address", "grace", "log_level")
+_PLANNED_PATHS = ("secret_file", "tls_cert", "tls_key", "client_ca", "state")
+
+
+def _plan(settings: Settings) -> Plan:
+    # Absolute, as a module may change the directory.
+    paths = {name: settings[name] and os.path.abspath(settings[name]) for name in _PLANNED_PATHS}  # noqa: PTH100 - "" stays
+    options = settings.given(ServerOptions, ListenerOptions, Limits)
+    options.pop("address", None)
+    return Plan(**{name: settings[name] for name in _PLANNED}, **paths, options=options)
+
+
+@backwater.command("serve-child", hidden=True)
+@click.argument("descriptor", type=int)
+def serve_child(descriptor: int) -> int:
+    """Serve as a supervisor says over the descriptor."""
+    channel = ParentChannel(descriptor)
+    plan = channel.read_plan()
+    _start_logging(plan.log_level)
+    return serve(plan, channel)
+
+
+def _start_logging(level: str) -> None:
+    if level.lower() not in ("debug", "info", "warning", "error"):
+        raise InvalidOption(f"log_level is debug, info, warning or error, not {level!r}")
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+# call ----------------------------------------------------------------------------------------------------------------
+
+
+# An ARG may begin with a minus: what is no option of ours goes through to `read_arguments`.
+@backwater.command(epilog=SETTINGS_HELP, context_settings={"ignore_unknown_options": True})
+@click.argument("url")
+@click.argument("module")
+@click.argument("function")
+@click.argument("args", nargs=-1, metavar="[ARG]...")
+@click.option(
+    "--kw", "keywords", metavar="NAME=VALUE", multiple=True, help="A keyword argument; NAME=VALUE alone is one, too."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result, or the error, as JSON.")
+@with_settings("call")
+def call(url: str, module: str, function: str, config: str | None, **flags: Any) -> int:
+    """Call a function and print its result.
+
+    An ARG is JSON if it can be read as JSON, else a text; NAME=VALUE is a keyword argument. A text that looks like
+    something else is written as JSON: '"12"', '"a=b"'.
+
+    \b
+      backwater call http://127.0.0.1:8080 tasks add 1 2 --secret-file site.key
+      backwater call https://dc1.example:8443 statistics quantiles '[1, 2, 3]' n=4 --json
+      backwater call http://127.0.0.1:8080 tasks report day=2026-07-01 --timeout 60 --idempotent
+    """  # noqa: D301 - click reads the escape
+    args, kwargs = read_arguments(flags.pop("args"), flags.pop("keywords"))
+    as_json = flags.pop("as_json")
+    settings = load("call", flags, config)
+    own = {name: value for name, value in settings.given(CallOptions).items() if name != "timeout"}
+    with Client(url, read_keys(settings["secret_file"]), **settings.given(ClientOptions, Limits)) as client:
+        value = client.with_options(**own).call(module, function, *args, **kwargs)
+    show_value(value, as_json=as_json)
+    return OK
+
+
+# doctor --------------------------------------------------------------------------------------------------------------
+
+
+@backwater.command(epilog=SETTINGS_HELP)
+@click.argument("url")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@with_settings("doctor")
+def doctor(url: str, as_json: bool, config: str | None, **flags: Any) -> int:
+    """Look at the way to a server hop by hop, and say what to do.
+
+    Settings, DNS, proxy, TCP, TLS, /healthz, key and signature in both directions, clock, latency, a large body.
+    Nothing runs on the server: the calls are for a module that no server has.
+
+    \b
+      backwater doctor https://dc1.example:8443 --secret-file site.key
+      backwater doctor https://dc1.example:8443 --ca-file ca.pem --json
+    """  # noqa: D301 - click reads the escape
+    settings = load("doctor", flags, config)
+    found: list[Finding] = []
+    for finding in _findings(url, settings):
+        found.append(finding)
+        if not as_json:
+            show_finding(finding)
+    if as_json:
+        show_examination(url, found)
+    return RAISED if any(each.verdict is Verdict.FAIL for each in found) else OK
+
+
+def _findings(url: str, settings: Settings) -> Iterator[Finding]:
+    keys: KeyRing | None = None
+    notes = list(settings.notes)
+    if settings["secret_file"]:
+        try:
+            keys = read_keys(settings["secret_file"])
+        except ConfigurationError as error:
+            yield Finding("settings", Verdict.FAIL, str(error), "`backwater keygen > site.key` makes a file of keys")
+            return
+        notes += filter(None, [exposed_secret(settings["secret_file"])])
+    for note in notes:
+        yield Finding("settings", Verdict.WARN, note)
+    if not notes:
+        source = f"from {settings.config}, " if settings.config else "from "
+        yield Finding("settings", Verdict.OK, f"{source}flags and the environment")
+    options = settings.given(ClientOptions, Limits)
+    yield from examine(Examination(url, keys, options, settings["calls"], settings["body_size"]))
+
+
+# modules -------------------------------------------------------------------------------------------------------------
+
+
+@backwater.command("modules")
+@click.argument("modules", nargs=-1, metavar="MODULE...")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@with_settings("modules")
+def modules_command(modules: tuple[str, ...], as_json: bool, config: str | None) -> int:
+    """List what `serve` would expose: signature, options, and what each function does.
+
+    \b
+      backwater modules tasks statistics:mean,median
+      backwater modules examples/tasks.py --json
+    """  # noqa: D301 - click reads the escape
+    settings = load("modules", {"modules": modules}, config)
+    show_functions(load_exposure(settings["modules"]).functions(), as_json=as_json)
+    return OK
