@@ -131,7 +131,7 @@ class Client(_Face):
         sealed = session.seal([step])
         timeout = step.call.deadline - time.monotonic()
         response, received = self._transport.send(sealed.request, timeout, fresh=step.fresh)
-        session.count(bytes_in=received)
+        session.count_response(received)
         return session.open(sealed, step.target, response)
 
     def _abandon(self) -> None:

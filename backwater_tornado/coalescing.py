@@ -152,7 +152,7 @@ class Lane:
     def ended(self, received: int) -> None:
         """A request has ended: what has waited for it goes out."""
         self._in_flight -= 1
-        self._session.count(bytes_in=received)
+        self._session.count_response(received)
         if self._waiting:
             self._flush_soon()
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .context import CURRENT, CallContext
+from .deadlines import Deadlines
 from .errors import CallFailed, DeadlineExceeded, InternalError, Overloaded
 from .exposure import Function
 from .protocol.codec import Codec
@@ -57,7 +58,6 @@ class Run:
     kwargs: dict[str, Any] = field(default_factory=dict)
     remembered: bool = False
     answered: bool = False
-    timer: asyncio.TimerHandle | None = None
     task: asyncio.Task[None] | None = None
     #: Retries of the same call that came while it ran.
     joined: list[Answer] = field(default_factory=list)
@@ -85,6 +85,7 @@ class Dispatcher:
         self._serving = serving
         self._loop = loop
         self._threads = ThreadPool(serving.options.threads, loop)
+        self._deadlines: Deadlines[Run] = Deadlines(loop, self._expire)
         self._running: dict[tuple[str, str, int], Run] = {}
         self._places: dict[int, Places] = {}
         self._idle: list[asyncio.Future[None]] = []
@@ -210,7 +211,7 @@ class Dispatcher:
     def _admit(self, run: Run) -> None:
         """Start the run now, or when its function has a place free."""
         self.pending += 1
-        run.timer = self._loop.call_later(run.deadline - time.monotonic(), self._expire, run)
+        self._deadlines.add(run)
         most = run.function.options.max_concurrency
         if most is not None:
             places = self._places.setdefault(id(run.function), Places(most))
@@ -290,8 +291,7 @@ class Dispatcher:
         if run.answered:
             return
         run.answered = True
-        if run.timer is not None:
-            run.timer.cancel()
+        self._deadlines.remove(run)
         if run.remembered and run.call.call_id is not None:
             self._running.pop(run.identity, None)
             try:

@@ -344,6 +344,9 @@ class RemoteError(CallFailed):
         self.message = message
         self.traceback = traceback
         self.exception_args = exception_args
+        if traceback is not None:
+            # Python prints notes below the exception: whoever does not catch it sees what happened, and where.
+            self.add_note(f"The remote traceback:\n{traceback.rstrip()}")
 
 
 def _family(base: type[CallFailed]) -> list[type[CallFailed]]:

@@ -85,7 +85,7 @@ def _send(session: Session, transport: EasyTransport, attempts: list[Attempt]) -
     timeout = max(attempt.call.deadline for attempt in attempts) - time.monotonic()
     fresh = any(attempt.fresh for attempt in attempts)
     response, received, cut = transport.send_partly(sealed.request, timeout, fresh=fresh)
-    session.count(bytes_in=received)
+    session.count_response(received)
     target = attempts[0].target
     limit = session.options.limits.max_encoded_result_size
     reader = answers_reader(sealed, response, limit) if len(attempts) > 1 else None

@@ -62,7 +62,7 @@ class _Handler(RequestHandler):
         self.set_status(status)
         for name, value in fields.items():
             self.set_header(name, value)
-        self.finish(body)
+        self.finish(body or None)
 
 
 @stream_request_body

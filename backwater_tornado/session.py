@@ -68,11 +68,27 @@ class Session:
         self.stream.renew()
         self._lock = Lock()
 
-    def count(self, **steps: int) -> None:
-        """Add to the counters."""
+    def count_call(self) -> None:
+        """A call was begun."""
         with self._lock:
-            for name, step in steps.items():
-                setattr(self.counters, name, getattr(self.counters, name) + step)
+            self.counters.calls += 1
+
+    def count_failure(self) -> None:
+        """A call ended with an error."""
+        with self._lock:
+            self.counters.failures += 1
+
+    def count_request(self, size: int, retries: int) -> None:
+        """A request was sealed, with a body of `size` bytes and so many calls that were tried before."""
+        with self._lock:
+            self.counters.requests += 1
+            self.counters.retries += retries
+            self.counters.bytes_out += size
+
+    def count_response(self, size: int) -> None:
+        """A response came, or a part of one."""
+        with self._lock:
+            self.counters.bytes_in += size
 
     def counted(self) -> dict[str, int]:
         """The counters as they are now."""
@@ -92,13 +108,13 @@ class Session:
             value = decode_answer(answer, unsafe=self.options.limits.decode_unsafe_terms)
             return value if own.returns is None else _convert(value, own.returns)
         except RemoteError as error:
-            self.count(failures=1)
+            self.count_failure()
             original = original_exception(error, self.options.exceptions)
             if self.options.rethrow_remote_exceptions and original is not None:
                 raise original from error
             raise
         except CallFailed:
-            self.count(failures=1)
+            self.count_failure()
             raise
         finally:
             self.stream.settle(call.number)
@@ -118,7 +134,7 @@ class Session:
         if serving is not None:
             deadline = min(deadline, serving.deadline or deadline)
             traceparent = traceparent or serving.traceparent
-        self.count(calls=1)
+        self.count_call()
         return Outgoing(self.stream.begin(), module, function, arguments, deadline, own.idempotent, traceparent)
 
     # One request -----------------------------------------------------------------------------------------------------
@@ -134,7 +150,7 @@ class Session:
         else:
             calls = [attempt.call for attempt in attempts]
             sealed = seal_many(seal, key, attempts[0].target, calls, stamp)
-        self.count(requests=1, retries=retries, bytes_out=len(sealed.request.body))
+        self.count_request(len(sealed.request.body), retries)
         return sealed
 
     def open(self, sealed: Sealed, target: Target, response: HttpResponse) -> Answer:
