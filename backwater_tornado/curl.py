@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -65,7 +66,19 @@ class EventLoop(Protocol):
 class Transfer:
     """One request on one handle, from its start to its end."""
 
-    __slots__ = ("__weakref__", "_chunks", "_lines", "failure", "handle", "on_data", "received", "sent")
+    __slots__ = (
+        "__weakref__",
+        "_chunks",
+        "_lines",
+        "_moved_at",
+        "_patience",
+        "_progress",
+        "failure",
+        "handle",
+        "on_data",
+        "received",
+        "sent",
+    )
 
     def __init__(self, options: ClientOptions) -> None:
         self.handle = pycurl.Curl()
@@ -77,8 +90,15 @@ class Transfer:
         self.received = 0
         #: How often curl has come to the point of sending the request.
         self.sent = 0
+        #: Bytes so far as curl counts them, and when that last changed (`time.monotonic()`).
+        self._progress: tuple[int, ...] = ()
+        self._moved_at = 0.0
+        self._patience = options.recv_timeout
         configure(self.handle, options)
         self.handle.setopt(pycurl.PREREQFUNCTION, self._on_request)
+        # curl calls it about once a second when nothing moves; in the main thread that lets Ctrl-C through, too.
+        self.handle.setopt(pycurl.NOPROGRESS, 0)
+        self.handle.setopt(pycurl.XFERINFOFUNCTION, self._on_progress)
         self.handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
         self.handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
 
@@ -144,7 +164,18 @@ class Transfer:
         The first copy may have reached a server that has been restarted since; only the caller's next attempt says so.
         """
         self.sent += 1
+        self._moved_at = time.monotonic()
         return int(pycurl.PREREQFUNC_OK if self.sent == 1 else pycurl.PREREQFUNC_ABORT)
+
+    def _on_progress(self, *progress: int) -> int:
+        """End the transfer after `recv_timeout` of silence: curl's own low speed is an average over five seconds more."""
+        if progress != self._progress:
+            self._progress = progress
+            self._moved_at = time.monotonic()
+        elif self.sent and time.monotonic() - self._moved_at >= self._patience:
+            self.failure = lost(f"nothing was heard for {self._patience:g} s")
+            return 1
+        return 0
 
     def _on_header(self, line: bytes) -> None:
         self._lines.append(line)
@@ -172,7 +203,7 @@ def configure(handle: pycurl.Curl, options: ClientOptions) -> None:
         pycurl.PATH_AS_IS: 1,
         pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
         pycurl.CONNECTTIMEOUT_MS: math.ceil(options.connect_timeout * 1000),
-        # Silence, while sending as well as while waiting: less than a byte a second for that long.
+        # So that curl looks at a silent transfer once a second; `Transfer._on_progress` decides.
         pycurl.LOW_SPEED_LIMIT: 1,
         pycurl.LOW_SPEED_TIME: math.ceil(options.recv_timeout),
         pycurl.MAXLIFETIME_CONN: math.ceil(options.max_connection_age),
@@ -225,7 +256,8 @@ class EasyTransport:
             cut = transfer.verdict()
         except pycurl.error as error:
             code, text = error.args
-            if code == pycurl.E_ABORTED_BY_CALLBACK and transfer.sent <= 1:
+            if code == pycurl.E_ABORTED_BY_CALLBACK and transfer.failure is None and transfer.sent <= 1:
+                # The exception of a signal's handler ends the transfer; curl cannot carry it.
                 raise KeyboardInterrupt from None
             cut = transfer.translate(code, text)
             cut.__cause__ = error
@@ -247,15 +279,7 @@ class EasyTransport:
         transfer: Transfer | None = getattr(self._local, "transfer", None)
         if transfer is None:
             transfer = self._local.transfer = Transfer(self._options)
-            if threading.current_thread() is threading.main_thread():
-                # curl calls it about once a second, which lets Ctrl-C through: the exception ends the transfer.
-                transfer.handle.setopt(pycurl.NOPROGRESS, 0)
-                transfer.handle.setopt(pycurl.XFERINFOFUNCTION, _let_signals_through)
         return transfer
-
-
-def _let_signals_through(*progress: int) -> int:
-    return 0
 
 
 Done = Callable[[Transfer, CallFailed | None], None]

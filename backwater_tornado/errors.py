@@ -15,7 +15,9 @@ The tree is split by what the caller can do about it::
         │   ├── ResponseUnsigned, ResponseAltered, ResponseMismatched, ResponseUndecodable
         ├── Refused                         the server did not run the function; `.code` says why
         │   └── one class per code, see `WIRE_ERRORS`
-        └── RemoteError                     the function ran and raised
+        ├── RemoteError                     the function ran and raised
+        ├── ResultUnserializable, ResultTooLarge   it ran, and its result cannot travel
+        └── InternalError                   the server failed by a fault of its own
 
 Rule: what crosses the wire is a closed table, `WIRE_ERRORS`; a code that is not in it is rebuilt as plain
 `Refused`, never by importing a name that a peer sent. This module knows nothing else of the package.

@@ -22,7 +22,6 @@ from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 from tornado.iostream import IOStream, StreamClosedError
-from tornado.web import Application
 
 from .options import ListenerOptions
 
@@ -111,13 +110,13 @@ class Listener(HTTPServer):
 
     def initialize(  # type: ignore[override]
         self,
-        application: Application,
+        front: httputil.HTTPServerConnectionDelegate,
         options: ListenerOptions,
         max_body_size: int,
         ssl_options: ssl.SSLContext | None = None,
     ) -> None:
         super().initialize(
-            application,
+            front,
             ssl_options=ssl_options,
             max_header_size=options.max_header_size,
             max_body_size=max_body_size,

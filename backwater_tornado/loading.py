@@ -71,12 +71,11 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file() or not name.isidentifier():
         raise InvalidExposure(f"{str(path)!r} is not a file of Python that can be imported")
     known = sys.modules.get(name)
-    if known is not None:
-        if getattr(known, "__file__", None) == str(path):
-            return known
-        raise InvalidExposure(
-            f"{str(path)!r} cannot be imported: there is another module {name!r}; give it another name"
-        )
+    if getattr(known, "__file__", None) == str(path):
+        assert known is not None
+        return known
+    if known is not None or name in sys.stdlib_module_names:
+        raise InvalidExposure(f"{str(path)!r} cannot be imported: there is another module {name!r}; rename the file")
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

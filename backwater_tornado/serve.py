@@ -178,8 +178,9 @@ class _Serving:
 
     async def _drain(self, server: Server) -> bool:
         """Stop gracefully; at once when a second signal comes."""
-        log.info("stopping: calls in progress have %g s to end; a second signal cuts them", self._plan.grace)
         draining = asyncio.ensure_future(server.stop(self._plan.grace))
+        await asyncio.sleep(0)  # it has begun: no more connections by the time this is said
+        log.info("stopping: calls in progress have %g s to end; a second signal cuts them", self._plan.grace)
         insisting = asyncio.ensure_future(self._insisted.wait())
         await asyncio.wait({draining, insisting}, return_when=asyncio.FIRST_COMPLETED)
         if draining.done():

@@ -14,7 +14,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from .errors import InvalidOption
-from .handlers import CallHandler, HealthHandler, NotFoundHandler
+from .handlers import CallHandler, Front, HealthHandler, NotFoundHandler
 from .listener import Listener
 from .options import CLEAR_PORT, TLS_PORT, ListenerOptions, make_options
 from .service import Service, make_service, take_options
@@ -56,7 +56,7 @@ def _application(service: Service) -> Application:
 
 
 def _log_nothing(handler: RequestHandler) -> None:
-    """In place of Tornado's access log: see `CallHandler.on_finish`."""
+    """In place of Tornado's access log: see `Conversation`."""
 
 
 class Server:
@@ -147,9 +147,8 @@ def _start(
     listener_options = make_options(ListenerOptions, take_options(options, ListenerOptions))
     service = make_service(secret, exposed, options)
     sockets = bind_sockets(port, listener_options.address or "", reuse_port=listener_options.reuse_port)
-    listener = Listener(
-        _application(service), listener_options, service.options.limits.max_encoded_args_size + 1, context
-    )
+    front = Front(service, _application(service), "http" if context is None else "https")
+    listener = Listener(front, listener_options, service.options.limits.max_encoded_args_size + 1, context)
     listener.listen_on(sockets)
     server = _SERVERS[ref] = Server(ref, service, listener, sockets[0].getsockname()[1])
     return server

@@ -37,7 +37,7 @@ CALLING = "errors options context protocol driving streams session"
 SERVING = "errors options context exposure protocol threads dispatch memory_sqlite listener"
 
 #: What the edges, which hold everything together, choose from.
-ALL_OF_OURS = f"__init__ marks coalescing curl gathering tornado_engine client service handlers server {CALLING} {SERVING}"
+ALL_OF_OURS = f"__init__ marks coalescing curl gathering tornado_engine client service conversations handlers server {CALLING} {SERVING}"
 
 #: Plain values from modules that otherwise hold dice or clocks.
 VALUES = {"uuid.UUID"}
@@ -60,7 +60,8 @@ TABLE: Mapping[str, May] = {
     "dispatch": May("errors options context deadlines exposure threads protocol", never="socket"),
     "listener": May("errors options", "tornado"),
     "service": May(f"{SERVING} protocol", never="socket"),
-    "handlers": May(f"{SERVING} service", "tornado msgspec", never="socket"),
+    "conversations": May(f"{SERVING} service", "msgspec", never="socket"),
+    "handlers": May(f"{SERVING} service conversations", "tornado", never="socket"),
     "server": May(f"{SERVING} service handlers", "tornado"),
     "streams": May(never="time asyncio socket logging"),
     "session": May(CALLING, "msgspec", never="asyncio socket"),

@@ -72,14 +72,15 @@ def with_fields(head: RequestHead, **fields: str | None) -> RequestHead:
 # Both ends -----------------------------------------------------------------------------------------------------------
 
 
-def add(x: int, y: int = 0) -> int:
-    return x + y
+class Tasks:
+    def add(self, x: int, y: int = 0) -> int:
+        return x + y
 
 
 def serving_of(keys: object = KEY, exposed: object = None, **options: Any) -> Serving:
     """A server's half, with `tasks.add`; fields of `ServerOptions`, and `limits` as a mapping."""
     limits = Limits(**options.pop("limits", {}))
-    exposure = Exposure.of(Exposed(tasks=Exposed(add=add)) if exposed is None else exposed)  # type: ignore[arg-type]
+    exposure = Exposure.of(Exposed(tasks=Tasks()) if exposed is None else exposed)  # type: ignore[arg-type]
     memory = InProcessMemory(NOW - 3600)
     return Serving(KeyRing.of(keys), exposure, ServerOptions(limits=limits, **options), memory)  # type: ignore[arg-type]
 

@@ -57,8 +57,6 @@ from .messages import Batch, Call, HttpResponse
 from .problems import PROBLEM_MEDIA_TYPES, describe, plainly
 from .signatures import CLOCK_SLACK, RequestHead, Verified, check_freshness, sign_response, verify_request
 
-VERSION = "2"
-SERVICE = "backwater"
 RETRY_AFTER = 1.0
 #: hashlib lets go of the GIL for more bytes than this.
 _HELD = 2047
@@ -210,14 +208,12 @@ def read_target(serving: Serving, exchange: Exchange) -> None:
     """`{base}/backwater/2/{module}/{function}`, or `{base}/backwater/2` for many calls."""
     # Read from its end: a base, a module or a function may be called "backwater" too.
     match exchange.head.path.split("/"):
-        case [*_, service, version, module, function] if (service, version) == (SERVICE, VERSION):
+        case [*_, "backwater", "2", module, function] if module and function:
             names = module, function
-        case [*_, service, version] | [*_, service, version, ""] if (service, version) == (SERVICE, VERSION):
+        case [*_, "backwater", "2"] | [*_, "backwater", "2", ""]:
             return
         case _:
-            names = "", ""
-    if not all(names):
-        raise PathNotFound(f"calls are made at /{SERVICE}/{VERSION}/MODULE/FUNCTION")
+            raise PathNotFound("calls are made at /backwater/2/MODULE/FUNCTION")
     try:
         exchange.target = unquote(names[0], errors="strict"), unquote(names[1], errors="strict")
     except UnicodeDecodeError as error:

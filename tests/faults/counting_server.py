@@ -1,6 +1,7 @@
-"""A server in a process of its own whose functions leave a line in a file, so that its runs can be counted after kill -9.
+"""A server in a process of its own whose functions leave a line in a file, so that runs can be counted after kill -9.
 
-`python -m tests.faults.counting_server PORT SECRET RUNS STATE`: RUNS is the file of lines, STATE a file of memory or "-".
+`python -m tests.faults.counting_server PORT SECRET RUNS STATE`: RUNS is the file of lines, STATE that of the memory,
+or "-" for none.
 """
 
 from __future__ import annotations
@@ -53,11 +54,13 @@ class CountingServer:
         self.port = int(self._process.stdout.readline())
 
     def kill(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait(10)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        # Its connections end before the kill returns: the next process may have been started by then.
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        process.stdout.close()
 
     def counted(self) -> Counter[int]:
         """How often each id was run."""

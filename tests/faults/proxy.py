@@ -211,7 +211,7 @@ class FaultyProxy:
     async def _accept(self) -> None:
         while True:
             client, _ = await self._loop.sock_accept(self._listener)
-            # asyncio does that by itself only for sockets that know their protocol's number, which accepted ones do not.
+            # asyncio does so by itself only for sockets that know the number of their protocol: accepted ones do not.
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._serve(client, self.connections))
             self.connections += 1
