@@ -96,9 +96,6 @@ class Transfer:
         self._patience = options.recv_timeout
         configure(self.handle, options)
         self.handle.setopt(pycurl.PREREQFUNCTION, self._on_request)
-        # curl calls it about once a second when nothing moves; in the main thread that lets Ctrl-C through, too.
-        self.handle.setopt(pycurl.NOPROGRESS, 0)
-        self.handle.setopt(pycurl.XFERINFOFUNCTION, self._on_progress)
         self.handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
         self.handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
 
@@ -167,15 +164,26 @@ class Transfer:
         self._moved_at = time.monotonic()
         return int(pycurl.PREREQFUNC_OK if self.sent == 1 else pycurl.PREREQFUNC_ABORT)
 
-    def _on_progress(self, *progress: int) -> int:
-        """End the transfer after `recv_timeout` of silence: curl's own low speed is an average over five seconds more."""
+    def watch(self) -> None:
+        """Have curl itself end a transfer that is silent; it looks about once a second, which lets Ctrl-C through, too."""
+        self.handle.setopt(pycurl.NOPROGRESS, 0)
+        self.handle.setopt(pycurl.XFERINFOFUNCTION, self._on_progress)
+
+    def silent(self, *progress: int) -> bool:
+        """Whether the request was sent and these counts of bytes have not moved for `recv_timeout`.
+
+        curl's own limit of speed is no help: it takes five seconds more, and is not looked at while others are busy.
+        """
         if progress != self._progress:
             self._progress = progress
             self._moved_at = time.monotonic()
         elif self.sent and time.monotonic() - self._moved_at >= self._patience:
             self.failure = lost(f"nothing was heard for {self._patience:g} s")
-            return 1
-        return 0
+            return True
+        return False
+
+    def _on_progress(self, *progress: int) -> int:
+        return int(self.silent(*progress))
 
     def _on_header(self, line: bytes) -> None:
         self._lines.append(line)
@@ -203,9 +211,6 @@ def configure(handle: pycurl.Curl, options: ClientOptions) -> None:
         pycurl.PATH_AS_IS: 1,
         pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
         pycurl.CONNECTTIMEOUT_MS: math.ceil(options.connect_timeout * 1000),
-        # So that curl looks at a silent transfer once a second; `Transfer._on_progress` decides.
-        pycurl.LOW_SPEED_LIMIT: 1,
-        pycurl.LOW_SPEED_TIME: math.ceil(options.recv_timeout),
         pycurl.MAXLIFETIME_CONN: math.ceil(options.max_connection_age),
         pycurl.MAXAGE_CONN: math.ceil(min(options.max_connection_age, 60.0)),
         pycurl.MAXFILESIZE_LARGE: options.limits.max_encoded_result_size + _ROOM,
@@ -279,6 +284,7 @@ class EasyTransport:
         transfer: Transfer | None = getattr(self._local, "transfer", None)
         if transfer is None:
             transfer = self._local.transfer = Transfer(self._options)
+            transfer.watch()
         return transfer
 
 
@@ -299,6 +305,8 @@ class MultiEngine:
         self._active: dict[pycurl.Curl, tuple[Transfer, Done]] = {}
         self._watched: dict[int, int] = {}
         self._timer: Any = None
+        #: Looks for silent transfers while there are any at all.
+        self._watch_timer: Any = None
         self._closed = False
 
     @property
@@ -327,6 +335,8 @@ class MultiEngine:
             transfer.on_data = lambda data: on_data(transfer, data)
         self._active[transfer.handle] = transfer, done
         self._multi.add_handle(transfer.handle)
+        if self._watch_timer is None:
+            self._watch_later()
         return transfer
 
     def close(self) -> None:
@@ -337,8 +347,9 @@ class MultiEngine:
         for transfer in self._idle:
             transfer.handle.close()
         self._idle.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._watch_timer):
+            if timer is not None:
+                timer.cancel()
         for fd in list(self._watched):
             self._watch(fd, pycurl.POLL_REMOVE)
         self._multi.close()
@@ -378,6 +389,21 @@ class MultiEngine:
     def _on_timeout(self) -> None:
         self._timer = None
         self._act(pycurl.SOCKET_TIMEOUT, 0)
+        if self._timer is None and not self._closed:
+            # curl tells of a timeout when it changes. Should it have thought this one early, it will not tell again.
+            self._on_timer(self._multi.timeout())
+
+    def _watch_later(self) -> None:
+        self._watch_timer = self._loop.call_later(min(0.5, self._options.recv_timeout / 4), self._end_silent)
+
+    def _end_silent(self) -> None:
+        self._watch_timer = None
+        for handle, (transfer, _) in list(self._active.items()):
+            counts = (pycurl.SIZE_UPLOAD, pycurl.SIZE_DOWNLOAD, pycurl.HEADER_SIZE)
+            if transfer.silent(*[handle.getinfo(count) for count in counts]):
+                self._end(handle, transfer.failure)
+        if self._active:
+            self._watch_later()
 
     # What came of it -------------------------------------------------------------------------------------------------
 

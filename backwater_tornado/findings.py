@@ -134,6 +134,9 @@ def _judge_failure(hop: str, sight: Sight) -> Finding:
         return _fail(
             hop, sight.text, "name the authority of the server's certificate with --ca-file; is the host name right?"
         )
+    if hop == "healthz" and sight.tls:
+        # With TLS 1.3 a client's certificate is asked for after the handshake, and may be missed by hanging up.
+        return _fail(hop, sight.text, "if the server asks for a certificate of yours: --client-cert and --client-key")
     if hop == "healthz":
         return _fail(hop, sight.text, "something else listens there, or it speaks TLS: try https://")
     return _fail(hop, sight.text, _FAILURES[hop])
@@ -231,11 +234,15 @@ def judge_signed(outcome: CallFailed, key: str) -> Finding:
         return _warn(
             "signature", f"{key} was accepted, and {outcome.detail}", "the server is busy or shutting down: try again"
         )
-    meant = outcome
-    if isinstance(outcome, ResponseUnsigned) and outcome.hint is not None:
-        meant = outcome.hint
+    meant = _meant(outcome)
     advice = next((advice for kind, advice in _MEANINGS if isinstance(meant, kind)), "see the server's log")
     return _fail("signature", f"{meant.code}: {meant.detail}", advice)
+
+
+def _meant(outcome: CallFailed) -> CallFailed:
+    """What an unsigned refusal claims to be: good enough for advice, as people decide what to do with it."""
+    hint = outcome.hint if isinstance(outcome, ResponseUnsigned) else None
+    return outcome if hint is None else hint
 
 
 def judge_latency(times: Sequence[float]) -> Finding:
@@ -252,10 +259,11 @@ def judge_body(outcome: CallFailed, size: int, seconds: float) -> Finding:
     shown = f"{size / (1 << 20):.3g} MiB"
     if isinstance(outcome, UnknownModule | NotInScope):
         return _ok("body", f"{shown} arrived in {_ms(seconds)}")
-    if isinstance(outcome, BodyTooLarge):
+    meant = _meant(outcome)
+    if isinstance(meant, BodyTooLarge):  # unsigned: sizes are looked at before keys
         return _warn(
             "body",
-            f"the server does not take {shown}: {outcome.detail}",
+            f"the server does not take {shown}: {meant.detail}",
             "raise its max_encoded_args_size if you need more",
         )
     if isinstance(outcome, ResponseUnsigned) and "413" in outcome.detail:

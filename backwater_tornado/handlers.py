@@ -236,8 +236,12 @@ class _HandlerOutlet:
         self.let_go()
 
 
+@stream_request_body
 class HealthHandler(_Handler):
     """`/healthz`: 204 while serving, 503 while shutting down; no content, no key needed."""
+
+    def data_received(self, chunk: bytes) -> None:
+        """A body of somebody without a key is not kept."""
 
     def get(self) -> None:
         """Answer the probe."""
@@ -247,8 +251,12 @@ class HealthHandler(_Handler):
     head = get
 
 
+@stream_request_body
 class NotFoundHandler(_Handler):
     """Any other path of an application of ours."""
+
+    def data_received(self, chunk: bytes) -> None:
+        """As `HealthHandler.data_received`."""
 
     def prepare(self) -> None:
         """Refuse, before any body is read."""

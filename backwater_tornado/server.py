@@ -13,6 +13,7 @@ from typing import Any
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from .conversations import MAX_DISCARDED
 from .errors import InvalidOption
 from .handlers import CallHandler, Front, HealthHandler, NotFoundHandler
 from .listener import Listener
@@ -148,7 +149,9 @@ def _start(
     service = make_service(secret, exposed, options)
     sockets = bind_sockets(port, listener_options.address or "", reuse_port=listener_options.reuse_port)
     front = Front(service, _application(service), "http" if context is None else "https")
-    listener = Listener(front, listener_options, service.options.limits.max_encoded_args_size + 1, context)
+    # A body up to MAX_DISCARDED is read to its end before it is refused; Tornado must not refuse it first, unsigned.
+    largest = max(service.options.limits.max_encoded_args_size, MAX_DISCARDED) + 1
+    listener = Listener(front, listener_options, largest, context)
     listener.listen_on(sockets)
     server = _SERVERS[ref] = Server(ref, service, listener, sockets[0].getsockname()[1])
     return server

@@ -115,7 +115,7 @@ def field_notes(kind: type) -> dict[str, str]:
     pending: list[str] = []
     try:
         lines = inspect.getsource(kind).splitlines()
-    except OSError:
+    except (OSError, TypeError):
         return notes
     for line in map(str.strip, lines):
         if line.startswith("#:"):

@@ -62,7 +62,7 @@ TABLE: Mapping[str, May] = {
     "service": May(f"{SERVING} protocol", never="socket"),
     "conversations": May(f"{SERVING} service", "msgspec", never="socket"),
     "handlers": May(f"{SERVING} service conversations", "tornado", never="socket"),
-    "server": May(f"{SERVING} service handlers", "tornado"),
+    "server": May(f"{SERVING} service handlers conversations", "tornado"),
     "streams": May(never="time asyncio socket logging"),
     "session": May(CALLING, "msgspec", never="asyncio socket"),
     "curl": May("errors options protocol.calling protocol.messages", "pycurl tornado"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from backwater_tornado.exposure import Exposed, Exposure
 from backwater_tornado.options import Endpoint, Limits, ServerOptions
@@ -18,6 +20,8 @@ from backwater_tornado.protocol.messages import Batch, HttpResponse
 from backwater_tornado.protocol.sealing import Seal, Sealed, Stamp, seal_many, seal_one
 from backwater_tornado.protocol.serving import Exchange, Serving
 from backwater_tornado.protocol.signatures import RequestHead, sign_request
+
+T = TypeVar("T")
 
 NOW = 1_700_000_000.0
 KEY = Key(bytes(range(32)), "test")
@@ -58,7 +62,7 @@ def signed(
 def sign_again(head: RequestHead, key: Key = KEY, *, created: float = NOW, nonce: str = f"{STREAM}.1") -> RequestHead:
     """The same head, with a signature made now."""
     plain = {name: value for name, value in head.fields.items() if not name.startswith("signature")}
-    head = replace(head, fields=plain)
+    head = changed(head, fields=plain)
     written = sign_request(key, head, created=int(created), expires=int(created) + 60, nonce=nonce)
     return with_fields(head, signature_input=written[0], signature=written[1])
 
@@ -66,7 +70,14 @@ def sign_again(head: RequestHead, key: Key = KEY, *, created: float = NOW, nonce
 def with_fields(head: RequestHead, **fields: str | None) -> RequestHead:
     """The head with other fields, None for without it; not signed again."""
     changed = {**head.fields, **{name.replace("_", "-"): value for name, value in fields.items()}}
-    return replace(head, fields={name: value for name, value in changed.items() if value is not None})
+    return changed(head, fields={name: value for name, value in changed.items() if value is not None})
+
+
+def changed(record: T, **members: Any) -> T:
+    """A copy with other members, whatever sort of record it is."""
+    if isinstance(record, msgspec.Struct):
+        return msgspec.structs.replace(record, **members)
+    return replace(record, **members)  # type: ignore[type-var]
 
 
 # Both ends -----------------------------------------------------------------------------------------------------------
@@ -118,7 +129,7 @@ def seal(
 
 def received(sealed: Sealed) -> RequestHead:
     """A sealed request's head as the server reads it."""
-    return replace(sealed.head, fields=dict(sealed.request.fields))
+    return changed(sealed.head, fields=dict(sealed.request.fields))
 
 
 def answered(

@@ -18,6 +18,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from backwater_tornado.errors import (
     CallFailed,
     DeadlineExceeded,
@@ -70,8 +72,7 @@ class Outgoing:
     sent_since: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """Send the call to the target; `fresh`: on a new connection."""
 
     call: Outgoing
@@ -79,15 +80,13 @@ class Attempt:
     fresh: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Wait before the next attempt, seconds."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A verified answer, not yet decoded."""
 
     status: int

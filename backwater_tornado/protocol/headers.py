@@ -54,6 +54,16 @@ def dictionary_members(field: str) -> Iterator[tuple[str, str]]:
     yield _split_member(field[start:])
 
 
+def read_digest(field: str) -> bytes | None:
+    """The SHA-256 in a Content-Digest field (RFC 9530): None when it has none, no bytes when it cannot be read."""
+    if field.startswith("sha-256=") and "," not in field:
+        return decode_bytes(field[8:]) or b""
+    for name, value in dictionary_members(field):
+        if name == "sha-256":
+            return decode_bytes(value) or b""
+    return None
+
+
 def _split_member(member: str) -> tuple[str, str]:
     key, _, value = member.strip(" \t").partition("=")
     return key, value

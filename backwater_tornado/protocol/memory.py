@@ -42,6 +42,8 @@ from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from typing import Final, Protocol
 
+import msgspec
+
 from backwater_tornado.errors import (
     AlreadySettled,
     IdempotencyConflict,
@@ -68,8 +70,7 @@ _LONGEST_NAME: Final = 64  # in characters
 SWEEP_PAUSE: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class CallId:
+class CallId(msgspec.Struct, frozen=True):
     """Which call of which client a request belongs to.
 
     Attributes:
@@ -98,8 +99,7 @@ class Begin(enum.Enum):
     WAIT = enum.auto()  #: an earlier attempt is running: ask again when that may be over
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True):
     """The encoded answer of a call: a value, or problem details."""
 
     ok: bool

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from .memory import CallId
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """A request ready to be sent; `fields` are all that it has beside Host."""
 
     url: str
@@ -17,8 +17,7 @@ class HttpRequest:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+class HttpResponse(msgspec.Struct, frozen=True):
     """A response, to be sent or as received; names of fields in lower case."""
 
     status: int
@@ -26,8 +25,7 @@ class HttpResponse:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One call as the server reads it: names, encoded arguments, and what bounds and identifies it."""
 
     module: str
@@ -41,9 +39,8 @@ class Call:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """What one request asks for: one call, or many (`streamed`)."""
 
     calls: Sequence[Call]
-    streamed: bool = field(default=False)
+    streamed: bool = False

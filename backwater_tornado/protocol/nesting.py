@@ -1,12 +1,17 @@
-"""How deep a body is nested, told before anything is built from it.
+"""What shape a body has, told before anything is built from it: how deep it is nested, and what its maps have as keys.
 
 Rule: nothing is decoded before its depth is known to be at most `MAX_DEPTH`. The decoders recurse on the C stack with
 some 300 bytes a level; CPython 3.12 and 3.13 let them go thousands of levels deep, which kills a process whose thread
 has a stack of 512 kB, and CPython 3.11 raises RecursionError at a depth that hangs on the caller's own.
 
-Cheap where it matters: a body cannot be nested deeper than it has bytes that open a list, map or extension, and those
-are counted at one nanosecond a byte. Only a body with more of them is looked into. This module knows the outer shape
-of MessagePack and of JSON, and nothing of values.
+And nothing is decoded that may have more than `MAX_ODD_KEYS` keys in a map that are lists or extensions. As tuples,
+Decimals and the like they can all be made to have one hash, and a dict of n such keys takes time in the square of n.
+We write no such map (it is an extension, and checked where that is read). Scalars are no danger of this kind: str and
+bytes have hashes that nobody can foretell, and no more than some fifty numbers of 64 bits share one.
+
+Cheap where it matters: a body cannot be nested deeper, nor have more such keys, than it has bytes that open a list, map
+or extension, and those are counted at one nanosecond a byte. Only a body with more of them is looked into. This module
+knows the outer shape of MessagePack and of JSON, and nothing of values.
 """
 
 from __future__ import annotations
@@ -22,6 +27,9 @@ from backwater_tornado.errors import BodyUndecodable, NestedTooDeep
 #: Lists, maps and extensions within one another that a body may have (a tuple is two: the extension, and the list in
 #: it). It is what ormsgpack writes at most.
 MAX_DEPTH = 255
+
+#: Keys of one map that may be lists or extensions. Not less than `MAX_DEPTH`: both are told from one count of bytes.
+MAX_ODD_KEYS = 255
 
 #: Extension types whose payload is itself MessagePack: tuple, set, frozenset, map with any keys.
 NESTING_CODES = frozenset({1, 2, 3, 4})
@@ -78,6 +86,10 @@ def check_msgpack(data: bytes) -> None:
     """Raise NestedTooDeep unless `data` can be decoded without going deeper than `MAX_DEPTH`.
 
     Bytes that are not MessagePack pass where a decoder is sure to refuse them before it is deep in them.
+
+    Raises:
+        NestedTooDeep: it is deeper.
+        BodyUndecodable: a map in it has more than `MAX_ODD_KEYS` lists or extensions as keys, or it is no MessagePack.
     """
     work = _WORK_FREE + _WORK_FACTOR * len(data)
     pending = [(data, MAX_DEPTH)]
@@ -94,7 +106,10 @@ def check_msgpack(data: bytes) -> None:
         if work < 0 or len(chunk) < _SHORT * count:
             pending += _walk(chunk, room)
         else:
-            pending += ((bytes(item), room - 1) for item in _split(items) if _may_be_deep(memoryview(item), room - 1))
+            parts = _split(items)
+            if count > 2 * MAX_ODD_KEYS and _is_map(chunk[0]):
+                _check_keys(parts[::2])
+            pending += ((bytes(item), room - 1) for item in parts if _may_be_deep(memoryview(item), room - 1))
 
 
 def check_json(data: bytes) -> None:
@@ -107,7 +122,7 @@ def check_json(data: bytes) -> None:
 
 
 def _is_shallow(chunk: bytes, room: int) -> bool:
-    """Whether the chunk is cheaply seen to be nested at most `room` deep."""
+    """Whether the chunk is cheaply seen to be nested at most `room` deep, with as few keys that are not scalars."""
     if len(chunk) <= room:
         return True
     return len(chunk) <= _COUNTED and len(chunk) - len(chunk.translate(None, _OPENERS)) <= room
@@ -126,7 +141,7 @@ def _read_head(chunk: bytes) -> tuple[int, bytes] | None:
     if role != _CONTAINER:
         return None
     count = _count(chunk[:head])
-    if kind <= 0x8F or kind in _LONG_MAPS:  # as a list; more than a list can say is more than there can be
+    if _is_map(kind):  # as a list; more than a list can say is more than there can be
         chunk = b"\xdd" + min(count, 0xFFFF_FFFF).to_bytes(4, "big") + chunk[head:]
     return count, chunk
 
@@ -153,6 +168,7 @@ def _walk(chunk: bytes, room: int) -> list[tuple[bytes, int]]:  # noqa: C901 - o
     """Go over every item, however nested; gives the payloads of nesting extensions, and the room that each has."""
     payloads: list[tuple[bytes, int]] = []
     around: list[int] = []  # items still to come in each of the containers that are open but the innermost
+    odd_keys: dict[int, int] = {}  # of each long map that is open, by how many containers are around its keys
     left, place = 1, 0
     try:
         while left or around:
@@ -170,6 +186,10 @@ def _walk(chunk: bytes, room: int) -> list[tuple[bytes, int]]:  # noqa: C901 - o
                 continue
             if len(around) >= room:
                 raise _too_deep()
+            if odd_keys and left & 1 and len(around) in odd_keys:
+                odd_keys[len(around)] += 1
+                if odd_keys[len(around)] > MAX_ODD_KEYS:
+                    raise _too_many_odd_keys()
             if role == _EXTENSION:
                 size = _FIXED_EXTENSIONS.get(kind) or int.from_bytes(chunk[place - _HEADS[kind] + 1 : place - 1], "big")
                 inside = room - len(around) - 1
@@ -180,6 +200,10 @@ def _walk(chunk: bytes, room: int) -> list[tuple[bytes, int]]:  # noqa: C901 - o
             if kind != 0x90 and kind != 0x80:  # noqa: PLR1714 - a set here takes a tenth longer
                 around.append(left)
                 left = kind & 0x0F if 0x90 <= kind <= 0x9F else _count(chunk[place - _HEADS[kind] : place])
+                if kind in _LONG_MAPS:
+                    odd_keys[len(around)] = 0
+                elif odd_keys:
+                    odd_keys.pop(len(around), None)  # the map that was there has ended
     except IndexError:
         place = -1
     if place != len(chunk):
@@ -191,7 +215,21 @@ def _count(head: bytes) -> int:
     """How many items, or keys and values, the head of a list or map announces."""
     kind = head[0]
     count = int.from_bytes(head[1:], "big") if len(head) > 1 else kind & 0x0F
-    return 2 * count if kind <= 0x8F or kind in _LONG_MAPS else count
+    return 2 * count if _is_map(kind) else count
+
+
+def _is_map(kind: int) -> bool:
+    """Whether the first byte of a list or map is that of a map."""
+    return kind <= 0x8F or kind in _LONG_MAPS
+
+
+def _check_keys(keys: list[Any]) -> None:
+    if sum(memoryview(key)[0] in _OPENERS for key in keys) > MAX_ODD_KEYS:
+        raise _too_many_odd_keys()
+
+
+def _too_many_odd_keys() -> BodyUndecodable:
+    return BodyUndecodable(f"a map has more than {MAX_ODD_KEYS} lists or extensions as keys")
 
 
 def _too_deep() -> NestedTooDeep:

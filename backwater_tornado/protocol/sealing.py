@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -31,11 +30,11 @@ from .compression import compress, decompress
 from .headers import (
     bounded_timeout,
     decode_bytes,
-    dictionary_members,
     encode_bytes,
     format_call_key,
     format_timeout,
     parse_traceparent,
+    read_digest,
 )
 from .keys import Key
 from .messages import HttpRequest, HttpResponse
@@ -48,8 +47,7 @@ SIGNATURE_LIFE = 60
 GATEWAY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(msgspec.Struct, frozen=True):
     """A signed request and what is needed to open its response."""
 
     request: HttpRequest
@@ -59,8 +57,7 @@ class Sealed:
     mac: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Seal:
+class Seal(msgspec.Struct, frozen=True):
     """What requests are sealed with: one for each client."""
 
     stream: str
@@ -68,8 +65,7 @@ class Seal:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(msgspec.Struct, frozen=True):
     """What one request has of its own: nonce, settled mark, and the moment on both clocks."""
 
     nonce: str
@@ -201,21 +197,17 @@ def explain_unsigned(response: HttpResponse, error: ResponseUnsigned) -> CallFai
     return unsigned
 
 
-def open_body(fields: HttpResponse, limit: int) -> bytes:
+def open_body(response: HttpResponse, limit: int) -> bytes:
     """The body of a verified response: digest, then bounded decompression."""
-    digest = hashlib.sha256(fields.body).digest()
-    for name, value in dictionary_members(fields.fields.get("content-digest", "")):
-        if name == "sha-256" and decode_bytes(value) == digest:
-            break
-    else:
+    if read_digest(response.fields.get("content-digest", "")) != hashlib.sha256(response.body).digest():
         raise ResponseAltered("the body of the answer is not the one that was signed")
-    encoding = fields.fields.get("content-encoding")
+    encoding = response.fields.get("content-encoding")
     if encoding is None:
-        return fields.body
+        return response.body
     if encoding != "zstd":
         raise ResponseUndecodable(f"the answer has the content encoding {encoding!r}")
     try:
-        return decompress(fields.body, limit)
+        return decompress(response.body, limit)
     except CallFailed as error:
         raise ResponseUndecodable(f"the answer cannot be decompressed: {error.detail}") from error
 

@@ -43,13 +43,12 @@ from .codec import JSON, MSGPACK, Codec, codec_for
 from .compression import compress, decompress
 from .headers import (
     accepted_media_types,
-    decode_bytes,
-    dictionary_members,
     encode_bytes,
     media_type_of,
     parse_call_key,
     parse_timeout,
     parse_traceparent,
+    read_digest,
 )
 from .keys import Key, KeyRing
 from .memory import CallId, CallMemory, Recorded
@@ -299,12 +298,11 @@ def check_encoding(serving: Serving, exchange: Exchange) -> None:
 
 def check_digest(serving: Serving, exchange: Exchange) -> None:
     """The body, as received, is the one that was signed for."""
-    for name, value in dictionary_members(exchange.field("content-digest") or ""):
-        if name == "sha-256":
-            if decode_bytes(value) != exchange.digest:
-                raise DigestMismatch("the body is not the one that Content-Digest was made of: it changed on its way")
-            return
-    raise RequestMalformed("Content-Digest has no sha-256")
+    stated = read_digest(exchange.field("content-digest") or "")
+    if stated is None:
+        raise RequestMalformed("Content-Digest has no sha-256")
+    if stated != exchange.digest:
+        raise DigestMismatch("the body is not the one that Content-Digest was made of: it changed on its way")
 
 
 def decompress_body(serving: Serving, exchange: Exchange) -> None:

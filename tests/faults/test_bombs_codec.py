@@ -216,6 +216,68 @@ print(seconds(252) / flat)
     assert float(run(script)) < 3
 
 
+COLLISIONS = """
+import sys, time
+modulus = sys.hash_info.modulus
+
+def items(parts, code=0):
+    return ext(b"\\xdd" + len(parts).to_bytes(4, "big") + b"".join(parts), code)
+
+def a_list(n):  # -1 and -2 have the same hash
+    return b"\\xdc\\x00\\x14" + bytes(0xff - (n >> bit & 1) for bit in range(20))
+
+def an_int(n):
+    return b"\\xc7\\x0c\\x05" + ((n + 9) * modulus).to_bytes(12, "big")
+
+def a_decimal(n):
+    text = str((n + 9) * modulus).encode()
+    return b"\\xc7" + bytes([len(text)]) + b"\\x06" + text
+
+def a_uuid(n):
+    return b"\\xd8\\x07" + ((n + 9) * modulus).to_bytes(16, "big")
+
+def a_frozenset(n):
+    return ext(b"\\x91" + an_int(n), 3)
+
+def plain_map(keys):
+    return b"\\xdf" + len(keys).to_bytes(4, "big") + b"".join(key + b"\\x01" for key in keys)
+
+def lying_map(keys):
+    return b"\\xdf\\xff\\xff\\xff\\xff" + b"".join(key + b"\\x01" for key in keys)
+
+def seconds(make, container, n):
+    body = container([make(number) for number in range(n)])
+    best = 99.0
+    for _ in range(3):
+        start = time.process_time()
+        outcome(MSGPACK.decode, body)
+        best = min(best, time.process_time() - start)
+    return best
+"""
+COLLIDING = [
+    ("a_list", "plain_map"),
+    ("a_list", "lying_map"),
+    ("an_int", "plain_map"),
+    ("a_frozenset", "plain_map"),
+    ("lambda n: ext(a_list(n))", "plain_map"),
+    ("an_int", "lambda parts: items(parts, 2)"),
+    ("an_int", "lambda parts: items(parts + [bytes([0xce]) + n.to_bytes(4) for n in range(len(parts) + 99)], 2)"),
+    ("a_decimal", "lambda parts: items(parts, 3)"),
+    ("a_uuid", "lambda parts: items(parts, 2)"),
+    ("a_frozenset", "lambda parts: items(parts, 2)"),
+    ("lambda n: ext(a_list(n))", "lambda parts: items(parts, 2)"),
+    ("an_int", "lambda parts: items([x for part in parts for x in (part, part)], 4)"),
+    ("lambda n: ext(a_list(n))", "lambda parts: items([x for part in parts for x in (part, part)], 4)"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "container"), COLLIDING)
+def test_keys_and_items_of_one_hash_take_no_time_by_the_square(make: str, container: str) -> None:
+    once, twice = run(f"{COLLISIONS}\nprint(*(seconds({make}, {container}, n) for n in (8000, 16000)))").split()
+    assert float(twice) < 3 * float(once) + 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "body",

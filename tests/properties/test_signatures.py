@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from backwater_tornado.protocol.headers import (
     accepted_media_types,
     decode_bytes,
     dictionary_members,
+    encode_bytes,
     media_type_of,
     parse_call_key,
     parse_timeout,
@@ -23,7 +25,7 @@ from backwater_tornado.protocol.signatures import (
     verify_request,
     verify_response,
 )
-from tests.wire import KEY, NOW, OTHER_KEY, STREAM, fields_of, signed
+from tests.wire import KEY, NOW, OTHER_KEY, STREAM, changed, fields_of, sign_again, signed
 
 HMAC = Key(b"s" * 32, "hmac", algorithm="hmac-sha256")
 RING = KeyRing([KEY, OTHER_KEY, HMAC])
@@ -63,10 +65,8 @@ def swap_parts(text: str, first: int, second: int) -> str:
 def test_what_is_signed_verifies_and_hands_out_all_that_is_covered(
     key: Key, more: dict[str, str], path: str, query: str
 ) -> None:
-    from tests.wire import sign_again
-
     fields = fields_of(**more)
-    head = sign_again(replace(signed(fields, key), path=f"/{path}", query=query), key)
+    head = sign_again(changed(signed(fields, key), path=f"/{path}", query=query), key)
     assert verify_request(head, RING, NOW, 300.0).fields == fields
 
 
@@ -83,43 +83,34 @@ def test_any_changed_character_of_a_request_is_noticed(key: Key, more: dict[str,
     if changed == text or changed.strip() == text:
         return
     altered = (
-        replace(head, fields={**head.fields, part: changed})
+        changed(head, fields={**head.fields, part: changed})
         if part in head.fields
-        else replace(head, **{part: changed})
+        else changed(head, **{part: changed})
     )
-    try:
+    with pytest.raises(Refused):
         verify_request(altered, RING, NOW, 300.0)
-    except Refused:
-        return
-    raise AssertionError(f"{part}: {changed!r} instead of {text!r} passed")
 
 
 @given(keys, extras, st.data())
 def test_a_dropped_field_is_noticed(key: Key, more: dict[str, str], data: st.DataObject) -> None:
     head = signed(fields_of(**more), key)
     name = data.draw(st.sampled_from(list(head.fields)))
-    altered = replace(head, fields={each: value for each, value in head.fields.items() if each != name})
-    try:
+    altered = changed(head, fields={each: value for each, value in head.fields.items() if each != name})
+    with pytest.raises(Refused):
         verify_request(altered, RING, NOW, 300.0)
-    except Refused:
-        return
-    raise AssertionError(f"without {name} it passed")
 
 
 @given(extras, st.sampled_from(["content-encoding", "idempotency-key", "backwater-timeout"]), values)
 def test_an_added_field_that_matters_is_noticed(more: dict[str, str], name: str, value: str) -> None:
     head = signed(fields_of(**{each: text for each, text in more.items() if each.replace("_", "-") != name}))
-    try:
-        verify_request(replace(head, fields={**head.fields, name: value}), RING, NOW, 300.0)
-    except Refused:
-        return
-    raise AssertionError(f"with {name} it passed")
+    with pytest.raises(Refused):
+        verify_request(changed(head, fields={**head.fields, name: value}), RING, NOW, 300.0)
 
 
 @given(extras, values)
 def test_an_added_field_that_does_not_matter_is_not_handed_out(more: dict[str, str], value: str) -> None:
     head = signed(fields_of(**more))
-    got = verify_request(replace(head, fields={**head.fields, "x-other": value}), RING, NOW, 300.0)
+    got = verify_request(changed(head, fields={**head.fields, "x-other": value}), RING, NOW, 300.0)
     assert "x-other" not in got.fields
 
 
@@ -130,11 +121,8 @@ def test_a_reordered_list_is_noticed(key: Key, more: dict[str, str], first: int,
     swapped = swap_parts(text, first, second)
     if swapped == text:
         return
-    try:
-        verify_request(replace(head, fields={**head.fields, "signature-input": swapped}), RING, NOW, 300.0)
-    except Refused:
-        return
-    raise AssertionError("reordered it passed")
+    with pytest.raises(Refused):
+        verify_request(changed(head, fields={**head.fields, "signature-input": swapped}), RING, NOW, 300.0)
 
 
 @given(keys, st.integers(0, 255), st.data())
@@ -142,14 +130,9 @@ def test_any_flipped_bit_of_the_mac_is_noticed(key: Key, bit: int, data: st.Data
     head = signed(key=key)
     mac = bytearray(verify_request(head, RING, NOW, 300.0).signature)
     mac[bit // 8] ^= 1 << bit % 8
-    from backwater_tornado.protocol.headers import encode_bytes
-
-    try:
+    with pytest.raises(Refused):
         fields = {**head.fields, "signature": f"bw={encode_bytes(bytes(mac))}"}
-        verify_request(replace(head, fields=fields), RING, NOW, 300.0)
-    except Refused:
-        return
-    raise AssertionError("another mac passed")
+        verify_request(changed(head, fields=fields), RING, NOW, 300.0)
 
 
 # Responses -----------------------------------------------------------------------------------------------------------
@@ -168,11 +151,8 @@ def test_any_changed_character_of_a_response_is_noticed(key: Key, status: int, b
     if changed.strip() == text.strip():
         return
     for altered, told in (({**fields, name: changed}, status), (fields, status + 1)):
-        try:
+        with pytest.raises(Unverified):
             verify_response(key, head, NONCE, told, altered)
-        except Unverified:
-            continue
-        raise AssertionError(f"{name}: {changed!r} instead of {text!r} passed")
 
 
 @given(keys, st.data())
@@ -188,11 +168,8 @@ def test_a_response_never_verifies_for_another_request(key: Key, data: st.DataOb
     mine, other = data.draw(create), data.draw(create)
     if (mine.path, mine.fields["signature"]) == (other.path, other.fields["signature"]):
         return
-    try:
+    with pytest.raises(Unverified):
         verify_response(key, mine, NONCE, 200, response(other, key, 200, "x"))
-    except Unverified:
-        return
-    raise AssertionError("a response to another request passed")
 
 
 # Anything at all -----------------------------------------------------------------------------------------------------
@@ -210,14 +187,12 @@ def test_reading_anything_raises_nothing_but_our_errors(method: str, path: str, 
         for attempt in (
             lambda fields=fields: read_parameters(fields),
             lambda fields=fields: verify_request(
-                replace(good, method=method, path=path, fields=fields), RING, NOW, 300.0
+                changed(good, method=method, path=path, fields=fields), RING, NOW, 300.0
             ),
             lambda fields=fields: verify_response(KEY, good, NONCE, 200, fields),
         ):
-            try:
+            with suppress(CallFailed):
                 attempt()
-            except CallFailed:
-                pass
 
 
 @given(odd_text)
@@ -231,7 +206,5 @@ def test_parsing_any_field_raises_nothing_but_our_errors(text: str) -> None:
         parse_timeout,
         parse_call_key,
     ):
-        try:
+        with suppress(BackwaterError):
             parse(text)  # type: ignore[operator]
-        except BackwaterError:
-            pass

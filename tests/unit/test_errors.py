@@ -9,9 +9,7 @@ from backwater_tornado import errors
 from backwater_tornado.errors import WIRE_ERRORS, BackwaterError, CallFailed, Refused, RemoteError
 from backwater_tornado.protocol.problems import describe, rebuild
 
-LINE = re.compile(
-    r"    (?P<indent>[ │]*)(?:[├└]── )?(?P<names>[A-Z]\w+(?:, [A-Z]\w+)*)(?: \((?P<base>\w+)\))?(?:  .*)?"
-)
+LINE = re.compile(r"    (?P<indent>[ │]*)(?:[├└]── )?(?P<names>[A-Z]\w+(?:, [A-Z]\w+)*)(?: \((?P<base>\w+)\))?(?: .*)?")
 CLASSES = {
     name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, BackwaterError)
 }

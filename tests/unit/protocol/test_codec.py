@@ -139,6 +139,16 @@ def test_a_list_as_a_key_comes_as_a_tuple() -> None:
     assert MSGPACK.decode(b"\x81\x92\x01\x02\x03") == {(1, 2): 3}
 
 
+def test_many_lists_as_keys_are_refused() -> None:
+    with pytest.raises(BodyUndecodable, match="as keys"):
+        MSGPACK.decode(b"\xde\x01\x00" + b"".join(b"\x91\xcc%c\x01" % number for number in range(256)))
+
+
+def test_many_keys_that_are_tuples_are_still_written_and_read() -> None:
+    value = {(number, str(number)): {number} for number in range(5000)}
+    assert MSGPACK.decode(MSGPACK.encode(value)) == value
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import math
+import sys
 from collections import Counter, OrderedDict, namedtuple
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
@@ -18,9 +21,14 @@ import pytest
 from backwater_tornado.errors import BodyUndecodable, NestedTooDeep, Unserializable
 from backwater_tornado.protocol.extensions import (
     CONTAINERS,
+    FROZENSET,
     LEAVES,
+    MAP,
+    MAX_COMPARISONS,
     MAX_DECIMAL_CHARACTERS,
     MAX_INT_BITS,
+    SET,
+    TUPLE,
     lower,
     pack_lowered,
     reader,
@@ -320,3 +328,56 @@ def test_no_extension_may_come_where_the_levels_end() -> None:
     with pytest.raises(NestedTooDeep, match="64 extensions"):
         reader(None)(1, memoryview(b"\x90"))
     assert reader(None)(9, memoryview(b"2026-01-01")) == date(2026, 1, 1)
+
+
+# What shares a hash ---------------------------------------------------------------------------------------------------
+
+MODULUS = sys.hash_info.modulus  # ints have one hash when they differ by it
+ENOUGH = 2 * MAX_COMPARISONS + 1  # of one hash, each meets more than the bound on average
+
+
+def build(code: int, items: list[Any]) -> Any:
+    if code == MAP:
+        items = [part for item in items for part in (item, None)]
+    return hook(code, memoryview(pack_lowered(lower(items))))
+
+
+ONE_HASH: dict[str, Callable[[int], Any]] = {
+    "int": lambda number: (number + 1) * MODULUS,
+    "Decimal": lambda number: Decimal((number + 1) * MODULUS),
+    "complex": lambda number: complex(-1000003.0 * number, float(number)),
+    "UUID": lambda number: UUID(int=(number + 1) * MODULUS),
+    "tuple": lambda number: tuple(-1 - (number >> bit & 1) for bit in range(10)),
+    "tuple of tuples": lambda number: ((number * MODULUS,),),
+    "frozenset": lambda number: frozenset({number * MODULUS}),
+}
+
+
+@pytest.mark.parametrize("code", [SET, FROZENSET, MAP])
+@pytest.mark.parametrize("make", ONE_HASH.values(), ids=ONE_HASH)
+def test_too_many_items_of_one_hash_are_refused(code: int, make: Callable[[int], Any]) -> None:
+    items = [make(number) for number in range(ENOUGH + 1)]
+    assert len(set(map(hash, items))) == 1
+    assert len(build(code, items[: ENOUGH - 1])) == ENOUGH - 1
+    with pytest.raises(BodyUndecodable, match="too many items of the same hash"):
+        build(code, items)
+
+
+@pytest.mark.parametrize("code", [SET, FROZENSET, MAP])
+def test_too_many_items_of_one_hash_are_refused_among_as_many_others(code: int) -> None:
+    with pytest.raises(BodyUndecodable, match="same hash"):
+        build(code, [*range(5000), *(number * MODULUS for number in range(1, 5000))])
+
+
+def test_a_set_in_which_hashes_happen_to_be_shared_is_built() -> None:
+    twins = [*range(1, 2001), *(number + MODULUS for number in range(1, 2001))]
+    grid = list(itertools.product((-2, -1, 0, 1, 2), repeat=5))
+    powers = [2**power for power in range(3000)]
+    for items in (twins, grid, powers):
+        assert build(SET, items) == set(items)
+        assert build(MAP, items) == dict.fromkeys(items)
+
+
+def test_a_tuple_may_hold_any_number_of_items_of_one_hash() -> None:
+    items = [number * MODULUS for number in range(1000)]
+    assert build(TUPLE, items) == tuple(items)

@@ -10,7 +10,7 @@ import ormsgpack
 import pytest
 
 from backwater_tornado.errors import BodyUndecodable, NestedTooDeep
-from backwater_tornado.protocol.nesting import MAX_DEPTH, NESTING_CODES, check_json, check_msgpack
+from backwater_tornado.protocol.nesting import MAX_DEPTH, MAX_ODD_KEYS, NESTING_CODES, check_json, check_msgpack
 
 WIDE = b"\x9a" + b"\x91\x01" * 10  # ten lists in a list
 TUPLE = b"\xc7\x04\x01"  # the head of an extension of four bytes
@@ -206,6 +206,74 @@ def test_long_flat_lists_are_not_taken_apart() -> None:
     finally:
         sys.setprofile(None)
     assert len(calls) < 30
+
+
+# Keys of maps --------------------------------------------------------------------------------------------------------
+
+ODD_KEYS = {
+    "a list": b"\x92\x01\x02",
+    "a list16": b"\xdc\x00\x01\x01",
+    "a list that is empty": b"\x90",
+    "a long list": b"\xdc\x00\x28" + b"\x01" * 40,
+    "an extension": b"\xd4\x09\x00",
+    "a tuple": b"\xc7\x02\x01\x91\x01",
+    "a map": b"\x81\x01\x01",
+}
+BEFORE = {  # what is before the map: such that it is split, or walked through item by item
+    "nothing": b"",
+    "a sparse list": b"\x92\xd9\xff" + b"a" * 255,
+    "a dense list": b"\xdc\x10\x01" + b"\x91\x01" * 4096,
+    "a tuple": b"\xc9%b\x01\x91",
+    "a tuple in a dense list": b"\xdc\x10\x01" + b"\x91\x01" * 4096 + b"\xc9%b\x01\x91",
+}
+
+
+def long_map(key: bytes, odd: int, plain: int = 300, value: bytes = b"\x01") -> bytes:
+    """A map of as many odd keys (all the same: nothing here looks at them), and of plain ones around them."""
+    count = (odd + 2 * plain).to_bytes(4, "big")
+    return b"\xdf" + count + (b"\xa1k" + value) * plain + (key + value) * odd + (b"\xa1k" + value) * plain
+
+
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
+@pytest.mark.parametrize("value", [b"\x01", b"\x91\x01", b"\xda\x00\x40" + b"\x91" * 64], ids=["int", "list", "str"])
+@pytest.mark.parametrize("key", ODD_KEYS.values(), ids=ODD_KEYS)
+def test_a_map_may_have_so_many_lists_or_extensions_as_keys_and_not_one_more(
+    key: bytes, value: bytes, before: bytes
+) -> None:
+    def within(data: bytes) -> bytes:
+        return before.replace(b"%b", (len(data) + 1).to_bytes(4, "big")) + data
+
+    check_msgpack(within(long_map(key, MAX_ODD_KEYS, value=value)))
+    with pytest.raises(BodyUndecodable, match=f"more than {MAX_ODD_KEYS} lists or extensions as keys"):
+        check_msgpack(within(long_map(key, MAX_ODD_KEYS + 1, value=value)))
+
+
+@pytest.mark.parametrize("head", [b"\xde\xff\xff", b"\xdf\xff\xff\xff\xff"])
+def test_a_map_that_lies_about_its_length_is_not_decoded_as_far_as_it_goes(head: bytes) -> None:
+    with pytest.raises(BodyUndecodable):
+        check_msgpack(head + b"\x91\x01\x01" * 5000)
+
+
+def test_keys_are_counted_for_each_map_alone() -> None:
+    one = long_map(b"\x91\x01", 200, plain=0)
+    within = b"\xde\x01\x00" + (b"\x91\x01" + one) * 200 + b"\x01\x01" * 56
+    for dense in (b"", b"\x91\x01" * 4096):
+        head = b"\xdd" + (3 + len(dense) // 2).to_bytes(4, "big") + dense
+        check_msgpack(head + one * 3)
+        check_msgpack(head + within * 3)
+        with pytest.raises(BodyUndecodable):
+            check_msgpack(head + within * 2 + long_map(b"\x91\x01", MAX_ODD_KEYS + 1))
+
+
+@pytest.mark.parametrize("dense", [b"", b"\x91\x01" * 4096])
+def test_lists_that_are_no_keys_are_not_counted(dense: bytes) -> None:
+    head = b"\xdd" + (3 + len(dense) // 2).to_bytes(4, "big") + dense
+    lists = b"\xdc\x10\x00" + b"\x91\x01" * 4096
+    texts = b"\xdc\x10\x00" + (b"\x91\xd9\x40" + b"a" * 64) * 4096
+    values = b"\xde\x10\x00" + b"\x01\x91\x01" * 4096
+    for item in (lists, texts, values):
+        check_msgpack(head + long_map(b"\x91\x01", 200) + item + b"\x01")
+        check_msgpack(head + long_map(b"\x91\x01", 200, value=item) + item + b"\x01")
 
 
 # JSON ----------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import pytest
 
@@ -49,6 +48,7 @@ from tests.wire import (
     answered,
     arrive,
     calls_of,
+    changed,
     digest_of,
     outgoing,
     received,
@@ -221,7 +221,7 @@ def test_an_altered_body_is_not_opened() -> None:
     response = answered(sealed)
     for body in (b"", b"\x04", response.body + b"x"):
         with pytest.raises(ResponseAltered, match="not the one that was signed"):
-            open_one(sealed, replace(response, body=body), 2000)
+            open_one(sealed, changed(response, body=body), 2000)
 
 
 def response(body: bytes = b"x", **more: str | None) -> HttpResponse:
@@ -349,7 +349,7 @@ def test_the_longest_claim_that_is_looked_at() -> None:
 
 def test_an_answer_by_another_key_is_no_gateways() -> None:
     mine, other = seal(outgoing()), seal(outgoing(), key=OTHER_KEY)
-    foreign = replace(answered(other), status=503)
+    foreign = changed(answered(other), status=503)
     with pytest.raises(ResponseUnsigned, match="another key") as caught:
         verify_head(mine, foreign)
     assert not caught.value.retryable

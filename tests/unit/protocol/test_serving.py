@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -72,6 +71,7 @@ from tests.wire import (
     Tasks,
     arrive,
     calls_of,
+    changed,
     fields_of,
     serving_of,
     sign_again,
@@ -248,7 +248,7 @@ def test_a_body_beyond_the_limit_is_refused_on_its_head() -> None:
 
 def test_an_altered_request_is_refused() -> None:
     with pytest.raises(SignatureInvalid):
-        accept(replace(signed(), query="x"))
+        accept(changed(signed(), query="x"))
 
 
 def test_a_request_for_another_server_is_refused_where_a_server_knows_its_names() -> None:
@@ -267,9 +267,9 @@ def test_the_clock_is_checked_with_the_servers_tolerance() -> None:
 
 
 def test_what_was_signed_before_the_memory_begins_is_stale_unless_clocks_explain_it() -> None:
-    accept(signed(), replace(serving_of(), memory=InProcessMemory(NOW + 5)))
+    accept(signed(), changed(serving_of(), memory=InProcessMemory(NOW + 5)))
     with pytest.raises(SignatureStale, match="began to remember"):
-        accept(signed(), replace(serving_of(), memory=InProcessMemory(NOW + 5.5)))
+        accept(signed(), changed(serving_of(), memory=InProcessMemory(NOW + 5.5)))
 
 
 def test_a_request_that_comes_again_is_refused() -> None:
@@ -439,7 +439,7 @@ def test_the_steps_are_in_the_order_that_is_written_down() -> None:
 def test_what_is_refused_before_its_signature_is_checked_is_not_remembered() -> None:
     serving = serving_of()
     with pytest.raises(SignatureInvalid):
-        accept(replace(signed(), authority="other"), serving)
+        accept(changed(signed(), authority="other"), serving)
     accept(signed(), serving)
 
 
@@ -667,9 +667,9 @@ def test_the_memory_is_told_of_a_request_only_once_its_signature_and_clock_were_
         def admit(self, key_id: str, nonce: str, expires: float, now: float) -> None:
             told.append(nonce)
 
-    serving = replace(serving_of(), memory=Noting(NOW))
+    serving = changed(serving_of(), memory=Noting(NOW))
     attempts: list[Callable[[], object]] = [
-        lambda: accept(replace(signed(), query="x"), serving),
+        lambda: accept(changed(signed(), query="x"), serving),
         lambda: accept(signed(), serving, NOW + 1000),
     ]
     for attempt in attempts:

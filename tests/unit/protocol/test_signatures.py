@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from backwater_tornado.errors import (
@@ -27,14 +25,14 @@ from backwater_tornado.protocol.signatures import (
     _missing_coverage,
     _read_components,
     check_freshness,
-    covered_enough,
+    covered_fields,
     normal_authority,
     read_parameters,
     sign_response,
     verify_request,
     verify_response,
 )
-from tests.wire import KEY, NOW, OTHER_KEY, STREAM, fields_of, sign_again, signed, with_fields
+from tests.wire import KEY, NOW, OTHER_KEY, STREAM, changed, fields_of, sign_again, signed, with_fields
 
 NONCE = f"{STREAM}.1"
 RING = KeyRing([OTHER_KEY, KEY])
@@ -115,7 +113,7 @@ def test_without_one_of_its_two_fields_a_signature_is_missing(name: str) -> None
     head = signed()
     fields = {each: value for each, value in head.fields.items() if each != name}
     with pytest.raises(SignatureMissing, match="not signed"):
-        verify(replace(head, fields=fields))
+        verify(changed(head, fields=fields))
 
 
 @pytest.mark.parametrize("label", ["bw2", "BW", "b", "sig1", "bw "])
@@ -336,7 +334,7 @@ def test_what_hostile_lists_leave_behind_is_bounded() -> None:
 )
 def test_another_method_authority_path_or_query_is_noticed(change: dict[str, str]) -> None:
     with pytest.raises(SignatureInvalid):
-        verify(replace(signed(), **change))
+        verify(changed(signed(), **change))
 
 
 @pytest.mark.parametrize(
@@ -386,7 +384,7 @@ def test_a_line_break_or_a_letter_beyond_ascii_never_gets_into_the_signed_text(v
 @pytest.mark.parametrize("path", ["/a\n", "/\udcff", "/é"])
 def test_the_same_holds_for_a_path(path: str) -> None:
     with pytest.raises(SignatureMalformed):
-        verify(replace(signed(), path=path))
+        verify(changed(signed(), path=path))
 
 
 # Freshness
@@ -556,9 +554,9 @@ def test_a_line_break_or_a_letter_beyond_ascii_in_a_response_is_refused(value: s
 
 
 def test_fields_that_matter_must_be_covered() -> None:
-    assert covered_enough(ALL.split(" "), FIELDS)
-    assert not covered_enough(ALL.split(" "), {**FIELDS, "allow": "POST"})
-    assert covered_enough(ALL.split(" "), {**FIELDS, "date": "today"})
+    names = tuple(FIELDS)
+    assert covered_fields(f"({ALL})", names) is not None
+    assert covered_fields(f"({ALL})", (*names, "allow")) is None
 
 
 # Details of RFC 9421
@@ -582,10 +580,10 @@ def test_an_authority_is_in_lower_case_and_without_the_schemes_own_port(host: st
 
 
 def test_an_empty_query_is_a_question_mark() -> None:
-    with_query = sign_again(replace(signed(), query="a=1&b=%20"))
+    with_query = sign_again(changed(signed(), query="a=1&b=%20"))
     assert verify(with_query).key is KEY
     with pytest.raises(SignatureInvalid):
-        verify(replace(with_query, query=""))
+        verify(changed(with_query, query=""))
 
 
 def test_parameters_are_written_in_their_canonical_form() -> None:
