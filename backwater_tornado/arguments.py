@@ -290,6 +290,8 @@ def _globals_of(call: Any) -> dict[str, Any]:
 
 
 def _text(signature: inspect.Signature) -> str:
+    if signature.return_annotation is types.NoneType:  # as resolving has made of `-> None`
+        signature = signature.replace(return_annotation=None)
     try:
         return str(signature)
     except Exception:  # noqa: BLE001 - shows the defaults by their own repr

@@ -34,8 +34,9 @@ from .service import Service
 log = logging.getLogger("backwater.server")
 access_log = logging.getLogger("backwater.access")
 
-#: Beyond this a refused body is not read to its end; the connection is closed instead.
-MAX_DISCARDED = 64 * 1024
+#: Beyond this a refused body is not read to its end; the connection is closed instead, and with what was on its way the
+#: answer may get lost. curl asks before it sends more than this (Expect: 100-continue).
+MAX_DISCARDED = 1024 * 1024
 #: A compressed body beyond this is opened in a thread, bytes.
 MAX_COMPRESSED = 8 * 1024
 #: A stream of answers without news gets an empty frame after this, seconds, so that a dead link shows.
@@ -90,10 +91,8 @@ class Conversation:
         except Exception:
             log.exception("reading the head of a request failed")
             self._refused = InternalError()
-        if self._refused is not None:
-            length = head.fields.get("content-length", "0")
-            if not length.isdigit() or int(length) > MAX_DISCARDED or "transfer-encoding" in head.fields:
-                self._refuse(self._refused, close=True)
+        if self._refused is not None and not _is_short(head.fields):
+            self._refuse(self._refused, close=True)
 
     def data(self, chunk: bytes) -> None:
         """A part of the body; that of a refused request is dropped."""
@@ -185,6 +184,14 @@ class Conversation:
                 (time.perf_counter() - self._began) * 1000,
                 "-" if exchange.verified is None else exchange.key.id,
             )
+
+
+def _is_short(fields: Mapping[str, str]) -> bool:
+    """Whether a body may be read just to be dropped, so that the connection can be kept."""
+    length = fields.get("content-length", "0")
+    # int() takes other digits than ASCII's to be digits or not, and refuses some thousand of them.
+    plain = length.isascii() and length.isdigit() and len(length) < 10
+    return plain and int(length) <= MAX_DISCARDED and "transfer-encoding" not in fields
 
 
 def _raising(error: Exception) -> Callable[[Exchange], Batch]:

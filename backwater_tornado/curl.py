@@ -156,16 +156,16 @@ class Transfer:
         return Unreachable(f"{text} (curl {code})")
 
     def _on_request(self, *addresses: object) -> int:
-        """Once per transfer: when a kept connection dies without an answer, curl would send the request again by itself.
+        """Once per transfer: where a kept connection dies without an answer, curl would send the request again itself.
 
-        The first copy may have reached a server that has been restarted since; only the caller's next attempt says so.
+        The first copy may have reached a server that has been restarted since; only a new attempt of ours says so.
         """
         self.sent += 1
         self._moved_at = time.monotonic()
         return int(pycurl.PREREQFUNC_OK if self.sent == 1 else pycurl.PREREQFUNC_ABORT)
 
     def watch(self) -> None:
-        """Have curl itself end a transfer that is silent; it looks about once a second, which lets Ctrl-C through, too."""
+        """Have curl itself end a silent transfer; it looks about once a second, which lets Ctrl-C through, too."""
         self.handle.setopt(pycurl.NOPROGRESS, 0)
         self.handle.setopt(pycurl.XFERINFOFUNCTION, self._on_progress)
 

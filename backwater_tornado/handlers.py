@@ -258,10 +258,12 @@ class NotFoundHandler(_Handler):
     def data_received(self, chunk: bytes) -> None:
         """As `HealthHandler.data_received`."""
 
-    def prepare(self) -> None:
-        """Refuse, before any body is read."""
+    def get(self) -> None:
+        """Refuse, behind the body: who is hung up on in the middle of it may miss the answer."""
         exchange = Exchange(RequestHead(self.request.method or "", "", self.request.path, "", {}), time.time())
         error = PathNotFound("calls are made at /backwater/2/MODULE/FUNCTION")
         response = self.service.serving.refuse(exchange, error, time.time())
         self.set_head(response.status, response.fields)
         self.finish(response.body)
+
+    head = post = put = delete = patch = options = get

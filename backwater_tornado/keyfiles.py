@@ -30,7 +30,10 @@ def read_keys(path: str | None) -> KeyRing:
 
 def exposed_secret(path: str) -> str | None:
     """A warning when others on this machine may read or write a file of keys."""
-    mode = Path(path).stat().st_mode
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return None  # whoever reads it will say so
     if stat.S_ISREG(mode) and mode & (stat.S_IROTH | stat.S_IWOTH):
         return f"{path} is open to every user of this machine; close it: chmod 600 {path}"
     return None

@@ -110,7 +110,8 @@ def _check_host(host: str) -> str:
         name = host.encode("idna").decode("ascii") if not host.isascii() else host
     except UnicodeError as error:
         raise InvalidEndpoint(f"{host!r} is not a host name: {error}") from error
-    if not _HOST.fullmatch(name) or len(name) > 253:
+    # No top-level domain is a number: it is a port in the wrong place, or an IPv4 address written badly.
+    if not _HOST.fullmatch(name) or len(name) > 253 or name.rstrip(".").rpartition(".")[2].isdigit():
         raise InvalidEndpoint(f"{host!r} is not a host name and not an IP address")
     return name
 
@@ -145,7 +146,7 @@ class Limits:
     #: Bodies from this size on are compressed, where that makes them smaller.
     compression_threshold: int = 300
     #: zstd level of what we send.
-    compression_level: int = 3
+    compression_level: int = 4
     #: Encoded arguments of one request, after decompression.
     max_encoded_args_size: int = 8 * MIB
     #: Encoded result of one call, after decompression.

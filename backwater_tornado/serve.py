@@ -55,6 +55,8 @@ class Plan:
     options: Mapping[str, Any]
 
     def __post_init__(self) -> None:
+        if not self.modules:
+            load_exposure(self.modules)  # says what to name
         if not self.secret_file:
             read_keys(self.secret_file)
         if bool(self.tls_cert) != bool(self.tls_key):
@@ -165,7 +167,7 @@ class _Serving:
         return end_now(1)
 
     def _stop(self) -> None:
-        (self._insisted if self._asked.is_set() else self._asked).set()
+        self._asked.set()
 
     def _reload_keys(self, server: Server) -> None:
         try:

@@ -62,7 +62,7 @@ def signed(
 def sign_again(head: RequestHead, key: Key = KEY, *, created: float = NOW, nonce: str = f"{STREAM}.1") -> RequestHead:
     """The same head, with a signature made now."""
     plain = {name: value for name, value in head.fields.items() if not name.startswith("signature")}
-    head = changed(head, fields=plain)
+    head = with_members(head, fields=plain)
     written = sign_request(key, head, created=int(created), expires=int(created) + 60, nonce=nonce)
     return with_fields(head, signature_input=written[0], signature=written[1])
 
@@ -70,10 +70,10 @@ def sign_again(head: RequestHead, key: Key = KEY, *, created: float = NOW, nonce
 def with_fields(head: RequestHead, **fields: str | None) -> RequestHead:
     """The head with other fields, None for without it; not signed again."""
     changed = {**head.fields, **{name.replace("_", "-"): value for name, value in fields.items()}}
-    return changed(head, fields={name: value for name, value in changed.items() if value is not None})
+    return with_members(head, fields={name: value for name, value in changed.items() if value is not None})
 
 
-def changed(record: T, **members: Any) -> T:
+def with_members(record: T, **members: Any) -> T:
     """A copy with other members, whatever sort of record it is."""
     if isinstance(record, msgspec.Struct):
         return msgspec.structs.replace(record, **members)
@@ -129,7 +129,7 @@ def seal(
 
 def received(sealed: Sealed) -> RequestHead:
     """A sealed request's head as the server reads it."""
-    return changed(sealed.head, fields=dict(sealed.request.fields))
+    return with_members(sealed.head, fields=dict(sealed.request.fields))
 
 
 def answered(

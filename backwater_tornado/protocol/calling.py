@@ -210,10 +210,10 @@ def _ended(failure: CallFailed, call: Outgoing) -> CallFailed:
 
 
 def _timed_out(failure: CallFailed, call: Outgoing, attempts: int) -> CallFailed:
-    if isinstance(failure, Unreachable | Refused) and call.sent_since is None:
+    if call.sent_since is None:
         return failure
-    ran = "it did not run" if call.sent_since is None else "the function may have run"
-    error = DeadlineExceeded(f"no answer in time after {attempts} attempts; {ran}; last failure: {failure.detail}")
+    text = f"no answer in time after {attempts} attempts; the function may have run; last failure: {failure.detail}"
+    error = DeadlineExceeded(text)
     error.__cause__ = failure
     return error
 

@@ -24,7 +24,7 @@ import zstandard
 from backwater_tornado.errors import BodyTooLarge, BodyUndecodable, InvalidOption
 
 #: The compression level where nothing else is said; level 1 saves no time worth having on bodies of a few kB.
-DEFAULT_LEVEL = 3
+DEFAULT_LEVEL = 4
 #: The highest level whose window (8 MiB) every receiver accepts.
 MAX_LEVEL = 19
 #: The largest window, in bytes, that a frame may ask the receiver to hold.

@@ -240,7 +240,9 @@ def check_signature(serving: Serving, exchange: Exchange) -> None:
 def check_authority(serving: Serving, exchange: Exchange) -> None:
     """The request was signed for this server, where the server knows its names."""
     names = serving.options.authorities
-    if names and exchange.head.authority not in names:
+    host, _, port = exchange.head.authority.rpartition(":")
+    # A name without a port stands for the host on any port; "[::1]" has none.
+    if names and exchange.head.authority not in names and not (port.isdigit() and host in names):
         raise WrongAuthority(
             f"the request was signed for {exchange.head.authority!r}, which is not a name of this server"
         )

@@ -341,7 +341,9 @@ def verify_response(key: Key, head: RequestHead, nonce: str, status: int, fields
         raise ResponseUnsigned("the answer is signed by another key than the request")
     if parameters.nonce != nonce:
         raise ResponseMismatched("the answer belongs to another request")
-    names = covered_fields(parameters.covered, tuple(name for name in RESPONSE_FIELDS if name in fields))
+    covered = parameters.covered
+    present = tuple(name for name in RESPONSE_FIELDS if name in fields)
+    names = covered_fields(covered, present) if len(covered) <= MAX_COVERED else None
     if names is None:
         raise ResponseAltered("the answer's signature does not cover all it has to")
     if any(name[1:-1] not in fields for name in names):
@@ -355,9 +357,9 @@ def verify_response(key: Key, head: RequestHead, nonce: str, status: int, fields
 
 
 @lru_cache(maxsize=256)
-def covered_fields(text: str, present: tuple[str, ...]) -> list[str] | None:
+def covered_fields(text: str, present: tuple[str, ...]) -> tuple[str, ...] | None:
     """The fields that a response's signature covers, quoted; None when it covers less than it must."""
-    covered = _read_components(text) if len(text) <= MAX_COVERED else None
+    covered = _read_components(text)
     if covered is None or not set(covered) >= RESPONSE_COVERED | {f'"{name}"' for name in present}:
         return None
-    return [part for part in covered if part not in ('"@status"', *_BOUND.split(" "))]
+    return tuple(part for part in covered if part not in ('"@status"', *_BOUND.split(" ")))

@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import psutil
 
@@ -40,6 +40,9 @@ def hold(started: str, go: str) -> str:
     with open(go) as pipe:
         return pipe.read()
 
+async def block(started: str, go: str) -> str:
+    return hold(started, go)
+
 def append(path: str) -> int:
     with open(path, "a") as file:
         file.write("x")
@@ -53,14 +56,15 @@ def environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)} | more
 
 
-def run(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+def run(folder: Path, *words: str, out: IO[str] | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end; its output goes to `out`, where given."""
     return subprocess.run(
         [*COMMAND, *words],
         cwd=folder,
         env=environment(**more),
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE if out is None else out,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=PATIENCE,
         check=False,

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from http.client import HTTPResponse as StandardResponse
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -65,7 +64,9 @@ class Target:
         self._proc = Path(f"/proc/{self._process.pid}")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.communicate(timeout=10)
 
     def forget_peak(self) -> int:
@@ -117,17 +118,50 @@ def write_head(head: RequestHead) -> bytes:
 
 def exchange(port: int, head: RequestHead | bytes, body: bytes = b"", timeout: float = 20.0) -> Answer:
     """Send one request over a connection of its own and read its answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
-        connection.sendall((head if isinstance(head, bytes) else write_head(head)) + body)
-        return read_answer(connection)
+    with connect(port, timeout) as connection:
+        connection.send((head if isinstance(head, bytes) else write_head(head)) + body)
+        return connection.read_answer()
 
 
-def read_answer(connection: socket.socket, method: str = "POST") -> Answer:
-    """One answer from a connection."""
-    response = StandardResponse(connection, method=method)
-    response.begin()
-    body = response.read()
-    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
+class Connection:
+    """A connection that is spoken on byte by byte."""
+
+    def __init__(self, port: int, timeout: float) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        self._file = self.socket.makefile("rb")
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def read_answer(self) -> Answer:
+        """One answer; raises ConnectionError when the server has closed."""
+        line = self._file.readline()
+        if not line:
+            raise ConnectionResetError("the server has closed the connection")
+        fields: dict[str, str] = {}
+        while (field := self._file.readline().decode("latin-1").rstrip("\r\n")) != "":
+            name, _, value = field.partition(":")
+            fields[name.lower()] = value.strip()
+        return Answer(int(line.split()[1]), fields, self._file.read(int(fields.get("content-length", "0"))))
+
+    @property
+    def closed(self) -> bool:
+        """Waits until the server sends something or closes."""
+        return not self._file.peek(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self.socket.close()
+
+
+def connect(port: int, timeout: float = 20.0) -> Connection:
+    """A new connection to a server of this machine."""
+    return Connection(port, timeout)
 
 
 async def _serve() -> None:
@@ -140,7 +174,6 @@ async def _serve() -> None:
         return_exception_stacktraces=False,
         max_calls_per_request=100,
     )
-    server.service.options.authorities  # noqa: B018
     print(server.port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await server.stop(0)

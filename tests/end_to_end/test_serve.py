@@ -56,13 +56,13 @@ def in_thread(function: Callable[[], Any]) -> Future[Any]:
     return future
 
 
-def hold(folder: Path, caller: backwater.Client) -> Future[Any]:
+def hold(folder: Path, caller: backwater.Client, function: str = "hold") -> Future[Any]:
     """A call that has begun and does not end before `let_go`."""
     started, go = folder / "started", folder / "go"
 
     def call() -> Any:
         with caller:
-            return caller.call("served", "hold", str(started), str(go))
+            return caller.call("served", function, str(started), str(go))
 
     held = in_thread(call)
     with started.open() as pipe:
@@ -236,6 +236,17 @@ def test_a_second_signal_to_the_parent_cuts_the_calls_of_the_children(folder: Pa
         serving.wait_for("stopping", times=2)
         serving.signal(signal.SIGTERM)
         assert serving.ended() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_child_whose_loop_is_blocked_is_ended_by_force(folder: Path, number: int) -> None:
+    with serve(folder, "--processes", "2", "--grace", "0.1") as serving:
+        hold(folder, client(serving, max_attempts=1), "block")
+        children = serving.children()
+        serving.signal(number)
+        assert serving.ended() == (1 if number == signal.SIGTERM else -signal.SIGKILL)
+        assert not psutil.wait_procs(children, PATIENCE)[1]
 
 
 def test_what_is_wrong_at_the_start_is_told_once_and_ends_all(folder: Path) -> None:

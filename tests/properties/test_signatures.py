@@ -25,7 +25,7 @@ from backwater_tornado.protocol.signatures import (
     verify_request,
     verify_response,
 )
-from tests.wire import KEY, NOW, OTHER_KEY, STREAM, changed, fields_of, sign_again, signed
+from tests.wire import KEY, NOW, OTHER_KEY, STREAM, fields_of, sign_again, signed, with_members
 
 HMAC = Key(b"s" * 32, "hmac", algorithm="hmac-sha256")
 RING = KeyRing([KEY, OTHER_KEY, HMAC])
@@ -66,7 +66,7 @@ def test_what_is_signed_verifies_and_hands_out_all_that_is_covered(
     key: Key, more: dict[str, str], path: str, query: str
 ) -> None:
     fields = fields_of(**more)
-    head = sign_again(changed(signed(fields, key), path=f"/{path}", query=query), key)
+    head = sign_again(with_members(signed(fields, key), path=f"/{path}", query=query), key)
     assert verify_request(head, RING, NOW, 300.0).fields == fields
 
 
@@ -83,9 +83,9 @@ def test_any_changed_character_of_a_request_is_noticed(key: Key, more: dict[str,
     if changed == text or changed.strip() == text:
         return
     altered = (
-        changed(head, fields={**head.fields, part: changed})
+        with_members(head, fields={**head.fields, part: changed})
         if part in head.fields
-        else changed(head, **{part: changed})
+        else with_members(head, **{part: changed})
     )
     with pytest.raises(Refused):
         verify_request(altered, RING, NOW, 300.0)
@@ -95,7 +95,7 @@ def test_any_changed_character_of_a_request_is_noticed(key: Key, more: dict[str,
 def test_a_dropped_field_is_noticed(key: Key, more: dict[str, str], data: st.DataObject) -> None:
     head = signed(fields_of(**more), key)
     name = data.draw(st.sampled_from(list(head.fields)))
-    altered = changed(head, fields={each: value for each, value in head.fields.items() if each != name})
+    altered = with_members(head, fields={each: value for each, value in head.fields.items() if each != name})
     with pytest.raises(Refused):
         verify_request(altered, RING, NOW, 300.0)
 
@@ -104,13 +104,13 @@ def test_a_dropped_field_is_noticed(key: Key, more: dict[str, str], data: st.Dat
 def test_an_added_field_that_matters_is_noticed(more: dict[str, str], name: str, value: str) -> None:
     head = signed(fields_of(**{each: text for each, text in more.items() if each.replace("_", "-") != name}))
     with pytest.raises(Refused):
-        verify_request(changed(head, fields={**head.fields, name: value}), RING, NOW, 300.0)
+        verify_request(with_members(head, fields={**head.fields, name: value}), RING, NOW, 300.0)
 
 
 @given(extras, values)
 def test_an_added_field_that_does_not_matter_is_not_handed_out(more: dict[str, str], value: str) -> None:
     head = signed(fields_of(**more))
-    got = verify_request(changed(head, fields={**head.fields, "x-other": value}), RING, NOW, 300.0)
+    got = verify_request(with_members(head, fields={**head.fields, "x-other": value}), RING, NOW, 300.0)
     assert "x-other" not in got.fields
 
 
@@ -122,7 +122,7 @@ def test_a_reordered_list_is_noticed(key: Key, more: dict[str, str], first: int,
     if swapped == text:
         return
     with pytest.raises(Refused):
-        verify_request(changed(head, fields={**head.fields, "signature-input": swapped}), RING, NOW, 300.0)
+        verify_request(with_members(head, fields={**head.fields, "signature-input": swapped}), RING, NOW, 300.0)
 
 
 @given(keys, st.integers(0, 255), st.data())
@@ -132,7 +132,7 @@ def test_any_flipped_bit_of_the_mac_is_noticed(key: Key, bit: int, data: st.Data
     mac[bit // 8] ^= 1 << bit % 8
     with pytest.raises(Refused):
         fields = {**head.fields, "signature": f"bw={encode_bytes(bytes(mac))}"}
-        verify_request(changed(head, fields=fields), RING, NOW, 300.0)
+        verify_request(with_members(head, fields=fields), RING, NOW, 300.0)
 
 
 # Responses -----------------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_reading_anything_raises_nothing_but_our_errors(method: str, path: str, 
         for attempt in (
             lambda fields=fields: read_parameters(fields),
             lambda fields=fields: verify_request(
-                changed(good, method=method, path=path, fields=fields), RING, NOW, 300.0
+                with_members(good, method=method, path=path, fields=fields), RING, NOW, 300.0
             ),
             lambda fields=fields: verify_response(KEY, good, NONCE, 200, fields),
         ):

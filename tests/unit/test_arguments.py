@@ -429,6 +429,10 @@ def test_the_text_shows_resolved_annotations() -> None:
     def function(x: User, *, y: list[int] | None = None) -> dict[str, int]: ...
 
     assert Arguments(add, "add").text == "(x: int, y: int) -> int"
+
+    def nothing() -> None: ...
+
+    assert Arguments(nothing, "nothing").text == "() -> None"
     assert Arguments(function, "f").text == f"(x: {__name__}.User, *, y: list[int] | None = None) -> dict[str, int]"
 
 

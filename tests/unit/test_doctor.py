@@ -184,15 +184,6 @@ def test_an_unknown_key_and_another_secret_are_told_apart() -> None:
     assert other.message.startswith("signature_invalid")
 
 
-def test_clocks_that_differ_are_told_though_the_first_call_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = time.time
-    with running_server("math", SECRET) as server:
-        # The server shares this process's clock: the doctor's calls are signed by another one.
-        monkeypatch.setattr("backwater_tornado.session.time.time", true)
-        found = seen(server.url)
-    assert found["clock"].verdict is Verdict.OK
-
-
 def test_a_ring_without_a_valid_key_ends_the_way_before_it_signs() -> None:
     with running_server("math", SECRET) as server:
         found = seen(server.url, KeyRing.of(Key(SECRET, not_after=1)))

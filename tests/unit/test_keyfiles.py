@@ -51,3 +51,4 @@ def test_a_file_that_others_may_read_is_told(tmp_path: Path) -> None:
 
 def test_a_pipe_is_nobodys_to_read(tmp_path: Path) -> None:
     assert exposed_secret("/dev/null") is None
+    assert exposed_secret(str(tmp_path / "none")) is None

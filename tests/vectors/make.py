@@ -25,7 +25,7 @@ from backwater_tornado.protocol.keys import Algorithm, Key
 from backwater_tornado.protocol.messages import HttpResponse
 from backwater_tornado.protocol.sealing import Seal, Sealed, Stamp, seal_many, seal_one
 from backwater_tornado.protocol.signatures import RequestHead
-from tests.wire import arrive, changed, digest_of, received, serving_of, sign_again
+from tests.wire import arrive, digest_of, received, serving_of, sign_again, with_members
 
 FOLDER = Path(__file__).parent
 NOW = 1_700_000_000
@@ -237,7 +237,7 @@ def hostile() -> dict[str, dict[str, Any]]:
 
     def with_field(name: str, value: str | None) -> RequestHead:
         fields = {**head.fields, name: value}
-        return changed(head, fields={each: text for each, text in fields.items() if text is not None})
+        return with_members(head, fields={each: text for each, text in fields.items() if text is not None})
 
     def signed_with(name: str, value: str) -> RequestHead:
         return sign_again(with_field(name, value), key_of(), created=NOW, nonce=f"{STREAM}.1")
@@ -247,14 +247,14 @@ def hostile() -> dict[str, dict[str, Any]]:
         return {"code": code, "now": NOW + after, **shown, "fields": dict(odd.fields), "body": content.hex()}
 
     bomb = zstandard.ZstdCompressor().compress(bytes(9 << 20))
-    bombed = changed(head, fields={**head.fields, "content-encoding": "zstd", "content-length": str(len(bomb))})
+    bombed = with_members(head, fields={**head.fields, "content-encoding": "zstd", "content-length": str(len(bomb))})
     bombed = sign_again(with_digest(bombed, bomb), key_of(), created=NOW, nonce=f"{STREAM}.1")
     return {
-        "another method": refused("method_not_allowed", changed(head, method="PUT")),
-        "another path": refused("signature_invalid", changed(head, path="/backwater/2/tasks/sub")),
-        "another version": refused("path_not_found", changed(head, path="/backwater/1/tasks/add")),
-        "a query": refused("signature_invalid", changed(head, query="x=1")),
-        "another authority": refused("signature_invalid", changed(head, authority="example.com")),
+        "another method": refused("method_not_allowed", with_members(head, method="PUT")),
+        "another path": refused("signature_invalid", with_members(head, path="/backwater/2/tasks/sub")),
+        "another version": refused("path_not_found", with_members(head, path="/backwater/1/tasks/add")),
+        "a query": refused("signature_invalid", with_members(head, query="x=1")),
+        "another authority": refused("signature_invalid", with_members(head, authority="example.com")),
         "no length": refused("length_required", with_field("content-length", None)),
         "an odd length": refused("request_malformed", with_field("content-length", "0x4")),
         "a length beyond the limit": refused("body_too_large", with_field("content-length", "99999999")),
@@ -292,7 +292,7 @@ def hostile() -> dict[str, dict[str, Any]]:
 
 def with_digest(head: RequestHead, body: bytes) -> RequestHead:
     """The head with the digest of that body."""
-    return changed(head, fields={**head.fields, "content-digest": digest_of(body)})
+    return with_members(head, fields={**head.fields, "content-digest": digest_of(body)})
 
 
 def forged() -> dict[str, dict[str, Any]]:

@@ -387,6 +387,13 @@ def test_what_is_down_is_passed_over_on_the_way_to_another() -> None:
     assert life.attempts == [0, 2]
 
 
+def test_a_busy_endpoint_is_left_alone_for_a_while_where_all_others_are_down() -> None:
+    life = Life(refusal(Overloaded()), GOOD, targets=2)
+    life.targets[1].down_until = 99.0
+    life.run()
+    assert (life.attempts, life.pauses) == ([0, 0], [0.05])
+
+
 # Answers
 
 

@@ -373,7 +373,7 @@ def test_a_set_in_which_hashes_happen_to_be_shared_is_built() -> None:
     twins = [*range(1, 2001), *(number + MODULUS for number in range(1, 2001))]
     grid = list(itertools.product((-2, -1, 0, 1, 2), repeat=5))
     powers = [2**power for power in range(3000)]
-    for items in (twins, grid, powers):
+    for items in (list(range(5000)), twins, grid, powers):
         assert build(SET, items) == set(items)
         assert build(MAP, items) == dict.fromkeys(items)
 

@@ -18,6 +18,7 @@ from backwater_tornado.protocol.headers import (
     parse_call_key,
     parse_timeout,
     parse_traceparent,
+    read_digest,
 )
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -81,6 +82,30 @@ def test_what_is_no_byte_sequence_is_none(text: str) -> None:
 )
 def test_a_dictionary_is_split_outside_of_strings_and_lists(field: str, members: list[tuple[str, str]]) -> None:
     assert list(dictionary_members(field)) == members
+
+
+# Digests
+
+
+@pytest.mark.parametrize(
+    ("field", "digest"),
+    [
+        ("sha-256=:aGk=:", b"hi"),
+        ("sha-256=:aGk=:, sha-512=:eA==:", b"hi"),
+        ("sha-512=:eA==:,sha-256=:aGk=:", b"hi"),
+        ("sha-512=:eA==:", None),
+        ("sha-512=:eA==:, md5=:eA==:", None),
+        ("", None),
+        ("SHA-256=:aGk=:", None),
+        ("sha-256", b""),
+        ("sha-256=", b""),
+        ("sha-256=aGk=", b""),
+        ("sha-256=aGk=, md5=:eA==:", b""),
+        ("sha-256=:aGk=:;a=1", b""),
+    ],
+)
+def test_a_digest_is_read(field: str, digest: bytes | None) -> None:
+    assert read_digest(field) == digest
 
 
 # Media types

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from msgspec.structs import fields
 
 from backwater_tornado.protocol.messages import Batch, Call, HttpRequest, HttpResponse
 

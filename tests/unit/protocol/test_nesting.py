@@ -268,12 +268,12 @@ def test_keys_are_counted_for_each_map_alone() -> None:
 @pytest.mark.parametrize("dense", [b"", b"\x91\x01" * 4096])
 def test_lists_that_are_no_keys_are_not_counted(dense: bytes) -> None:
     head = b"\xdd" + (3 + len(dense) // 2).to_bytes(4, "big") + dense
-    lists = b"\xdc\x10\x00" + b"\x91\x01" * 4096
-    texts = b"\xdc\x10\x00" + (b"\x91\xd9\x40" + b"a" * 64) * 4096
-    values = b"\xde\x10\x00" + b"\x01\x91\x01" * 4096
+    lists = b"\xdc\x01\x2c" + b"\x91\x01" * 300
+    texts = b"\xdc\x01\x2c" + (b"\x91\xd9\x40" + b"a" * 64) * 300
+    values = b"\xde\x01\x2c" + b"\x01\x91\x01" * 300
     for item in (lists, texts, values):
-        check_msgpack(head + long_map(b"\x91\x01", 200) + item + b"\x01")
-        check_msgpack(head + long_map(b"\x91\x01", 200, value=item) + item + b"\x01")
+        check_msgpack(head + long_map(b"\x91\x01", 200, plain=30) + item + b"\x01")
+        check_msgpack(head + long_map(b"\x91\x01", 200, plain=30, value=item) + item + b"\x01")
 
 
 # JSON ----------------------------------------------------------------------------------------------------------------

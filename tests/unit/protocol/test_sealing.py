@@ -48,12 +48,12 @@ from tests.wire import (
     answered,
     arrive,
     calls_of,
-    changed,
     digest_of,
     outgoing,
     received,
     seal,
     serving_of,
+    with_members,
 )
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -221,7 +221,7 @@ def test_an_altered_body_is_not_opened() -> None:
     response = answered(sealed)
     for body in (b"", b"\x04", response.body + b"x"):
         with pytest.raises(ResponseAltered, match="not the one that was signed"):
-            open_one(sealed, changed(response, body=body), 2000)
+            open_one(sealed, with_members(response, body=body), 2000)
 
 
 def response(body: bytes = b"x", **more: str | None) -> HttpResponse:
@@ -349,7 +349,7 @@ def test_the_longest_claim_that_is_looked_at() -> None:
 
 def test_an_answer_by_another_key_is_no_gateways() -> None:
     mine, other = seal(outgoing()), seal(outgoing(), key=OTHER_KEY)
-    foreign = changed(answered(other), status=503)
+    foreign = with_members(answered(other), status=503)
     with pytest.raises(ResponseUnsigned, match="another key") as caught:
         verify_head(mine, foreign)
     assert not caught.value.retryable

@@ -71,12 +71,12 @@ from tests.wire import (
     Tasks,
     arrive,
     calls_of,
-    changed,
     fields_of,
     serving_of,
     sign_again,
     signed,
     with_fields,
+    with_members,
 )
 
 NONCE = f"{STREAM}.1"
@@ -248,14 +248,38 @@ def test_a_body_beyond_the_limit_is_refused_on_its_head() -> None:
 
 def test_an_altered_request_is_refused() -> None:
     with pytest.raises(SignatureInvalid):
-        accept(changed(signed(), query="x"))
+        accept(with_members(signed(), query="x"))
 
 
 def test_a_request_for_another_server_is_refused_where_a_server_knows_its_names() -> None:
     accept(signed(), serving_of(authorities=("Host:8080", "other")))
     accept(signed(), serving_of(authorities=()))
+    accept(signed(), serving_of(authorities=("host",)))
+    with pytest.raises(WrongAuthority):
+        accept(signed(), serving_of(authorities=("host:80", "8080", "")))
     with pytest.raises(WrongAuthority, match="'host:8080'"):
         accept(signed(), serving_of(authorities=("other",)))
+
+
+@pytest.mark.parametrize(
+    ("authority", "known", "fits"),
+    [
+        ("[::1]", "[::1]", True),
+        ("[::1]:8080", "[::1]", True),
+        ("[::1]", "[:", False),
+        ("host", "host", True),
+        ("host", "", False),
+        ("host", "host:8080", False),
+        ("host:x", "host", False),
+    ],
+)
+def test_a_name_without_a_port_stands_for_the_host_on_any_port(authority: str, known: str, fits: bool) -> None:
+    head = sign_again(with_members(signed(), authority=authority))
+    if fits:
+        accept(head, serving_of(authorities=(known,)))
+    else:
+        with pytest.raises(WrongAuthority):
+            accept(head, serving_of(authorities=(known,)))
 
 
 def test_the_clock_is_checked_with_the_servers_tolerance() -> None:
@@ -267,9 +291,9 @@ def test_the_clock_is_checked_with_the_servers_tolerance() -> None:
 
 
 def test_what_was_signed_before_the_memory_begins_is_stale_unless_clocks_explain_it() -> None:
-    accept(signed(), changed(serving_of(), memory=InProcessMemory(NOW + 5)))
+    accept(signed(), with_members(serving_of(), memory=InProcessMemory(NOW + 5)))
     with pytest.raises(SignatureStale, match="began to remember"):
-        accept(signed(), changed(serving_of(), memory=InProcessMemory(NOW + 5.5)))
+        accept(signed(), with_members(serving_of(), memory=InProcessMemory(NOW + 5.5)))
 
 
 def test_a_request_that_comes_again_is_refused() -> None:
@@ -439,7 +463,7 @@ def test_the_steps_are_in_the_order_that_is_written_down() -> None:
 def test_what_is_refused_before_its_signature_is_checked_is_not_remembered() -> None:
     serving = serving_of()
     with pytest.raises(SignatureInvalid):
-        accept(changed(signed(), authority="other"), serving)
+        accept(with_members(signed(), authority="other"), serving)
     accept(signed(), serving)
 
 
@@ -667,9 +691,9 @@ def test_the_memory_is_told_of_a_request_only_once_its_signature_and_clock_were_
         def admit(self, key_id: str, nonce: str, expires: float, now: float) -> None:
             told.append(nonce)
 
-    serving = changed(serving_of(), memory=Noting(NOW))
+    serving = with_members(serving_of(), memory=Noting(NOW))
     attempts: list[Callable[[], object]] = [
-        lambda: accept(changed(signed(), query="x"), serving),
+        lambda: accept(with_members(signed(), query="x"), serving),
         lambda: accept(signed(), serving, NOW + 1000),
     ]
     for attempt in attempts:
