@@ -167,7 +167,7 @@ class _Serving:
         return end_now(1)
 
     def _stop(self) -> None:
-        self._asked.set()
+        (self._insisted if self._asked.is_set() else self._asked).set()
 
     def _reload_keys(self, server: Server) -> None:
         try:
