@@ -81,7 +81,7 @@ class Serving:
         self.process = subprocess.Popen(
             [*COMMAND, "serve", *words, "--port", "0", "--address", "127.0.0.1"],
             cwd=folder,
-            env=environment(),
+            env=environment(TMPDIR=str(folder)),  # what a killed one leaves goes with the test
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -146,7 +146,9 @@ class Serving:
             children = self.children()
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
-        psutil.wait_procs(children, PATIENCE)
+        _, orphans = psutil.wait_procs(children, PATIENCE)
+        for orphan in orphans:  # a test has failed: leave nothing behind
+            orphan.kill()
         self._reader.join(PATIENCE)
         assert self.process.stderr is not None
         self.process.stderr.close()

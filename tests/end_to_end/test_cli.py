@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from backwater_tornado import Key, KeyRing
 from backwater_tornado.doctor import Examination, examine
 from backwater_tornado.keyfiles import read_keys
 from backwater_tornado.protocol.keys import format_key, parse_keys
-from tests.end_to_end.processes import MODULE, Serving, run
+from tests.end_to_end.processes import COMMAND, MODULE, PATIENCE, Serving, environment, run
 
 SECRET = b"a secret of the command's tests"
 
@@ -86,6 +87,22 @@ def test_keygen_refuses_what_makes_no_key(tmp_path: Path, words: list[str], comp
     assert done.returncode == 2
     assert done.stdout == ""
     assert complaint in done.stderr
+
+
+def on_terminal(folder: Path, *words: str) -> tuple[str, str]:
+    """What the command prints on a terminal, and what it says beside it."""
+    ours, theirs = os.openpty()
+    with open(theirs, "w") as out:  # noqa: PTH123 - a descriptor
+        done = run(folder, *words, out=out, TERM="xterm", COLUMNS="120")
+    printed = os.read(ours, 65536).decode()
+    os.close(ours)
+    return printed, done.stderr
+
+
+def test_keygen_on_a_terminal_asks_to_keep_it_secret(tmp_path: Path) -> None:
+    printed, said = on_terminal(tmp_path, "keygen")
+    assert parse_keys(printed.replace("\r", ""))
+    assert said.startswith("Keep it secret")
 
 
 # call ----------------------------------------------------------------------------------------------------------------
@@ -173,6 +190,22 @@ def test_a_wrong_url_is_a_matter_of_usage(folder: Path, url: str) -> None:
     assert "user:word" not in done.stderr
 
 
+def test_an_interrupted_call_has_its_own_exit_code(folder: Path, serving: Serving) -> None:
+    words = ["call", serving.url(), "served", "hold", "started", "go", "--timeout", "60", "--recv-timeout", "60"]
+    with subprocess.Popen(
+        [*COMMAND, *words, "--secret-file", "site.key", "--proxy", ""],
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        (folder / "started").open().close()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, said.strip()) == (130, "backwater: interrupted")
+    (folder / "go").open("w").close()
+
+
 def test_settings_come_from_the_file_the_environment_and_flags(folder: Path, serving: Serving, tmp_path: Path) -> None:
     (tmp_path / "backwater.toml").write_text(f'[call]\nsecret_file = "{folder}/other.key"\nproxy = ""\n')
     words = ["call", serving.url(), "served", "add", "1"]
@@ -250,6 +283,21 @@ def test_the_doctor_tells_clocks_that_differ(serving: Serving, monkeypatch: pyte
 
 
 # modules, help and the rest ------------------------------------------------------------------------------------------
+
+
+def test_modules_on_a_terminal_is_a_table(folder: Path) -> None:
+    printed, _ = on_terminal(folder, "modules", "served:add")
+    assert "what it does" in printed
+    assert "\x1b[1mserved.add" in printed
+
+
+def test_the_doctor_on_a_terminal_has_colours(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    printed, _ = on_terminal(folder, "doctor", f"http://127.0.0.1:{port}", "--proxy", "")
+    assert "\x1b[32mok" in printed
+    assert "\x1b[1;31mFAIL" in printed
+    assert "-> is the server running" in printed
 
 
 def test_modules_lists_what_would_be_exposed(folder: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_signal_lets_the_call_in_progress_end(folder: Path, number: int) -> No
 
 
 def test_a_second_signal_cuts_the_call_in_progress(folder: Path) -> None:
-    with serve(folder) as serving:
+    with serve(folder, "--grace", "600") as serving:
         held = hold(folder, client(serving, max_attempts=1))
         serving.signal(signal.SIGTERM)
         serving.wait_for("stopping")
@@ -230,7 +230,7 @@ def test_signals_to_the_parent_reach_the_children(folder: Path) -> None:
 
 
 def test_a_second_signal_to_the_parent_cuts_the_calls_of_the_children(folder: Path) -> None:
-    with serve(folder, "--processes", "2") as serving:
+    with serve(folder, "--processes", "2", "--grace", "600") as serving:
         hold(folder, client(serving, max_attempts=1))
         serving.signal(signal.SIGTERM)
         serving.wait_for("stopping", times=2)
@@ -256,15 +256,13 @@ def test_what_is_wrong_at_the_start_is_told_once_and_ends_all(folder: Path) -> N
         assert serving.said == "backwater: importing 'served' raised ZeroDivisionError: division by zero\n"
 
 
-def test_the_shared_memory_is_removed_at_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(folder / "scratch"))
-    (folder / "scratch").mkdir()
+def test_the_shared_memory_is_removed_at_the_end(folder: Path) -> None:
     with serve(folder, "--processes", "2") as serving:
         serving.url()
-        assert list((folder / "scratch").glob("backwater-*/calls.db"))
+        assert list(folder.glob("backwater-*/calls.db"))
         serving.signal(signal.SIGTERM)
         assert serving.ended() == 0
-        assert not list((folder / "scratch").iterdir())
+        assert not list(folder.glob("backwater-*"))
 
 
 # Reloading -----------------------------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ NOW = 1_700_000_000
 STREAM = "AbCdEfGhIjK"
 SECRET = bytes(range(32))
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+#: Whatever the default is: a receiver does not care, and the bytes are to stay.
+LEVEL = 3
 LONG = {"text": "backwater " * 100}
 
 
@@ -87,7 +89,10 @@ def write(vector: dict[str, Any]) -> Sealed:
     """Our writer's request for what a vector gives."""
     given = vector["given"]
     codec = JSON if given["media_type"] == JSON.media_type else MSGPACK
-    seal, target = Seal(given["stream"], codec, Limits()), Target(Endpoint.parse(given["endpoint"]))
+    seal, target = (
+        Seal(given["stream"], codec, Limits(compression_level=LEVEL)),
+        Target(Endpoint.parse(given["endpoint"])),
+    )
     stamp = Stamp(given["nonce"], given["settled"], 100.0, float(given["unix"]))
     calls = [
         Outgoing(
@@ -163,7 +168,7 @@ def written_response(sealed: Sealed, response: HttpResponse) -> dict[str, Any]:
 def answer(vector: dict[str, Any], outcome: object) -> dict[str, Any]:
     """The server's response to a vector's request: a value, or a problem."""
     sealed = write(vector)
-    serving = serving_of(sealed.key)
+    serving = serving_of(sealed.key, limits={"compression_level": LEVEL})
     exchange = arrive(serving, received(sealed), sealed.request.body, float(NOW))
     if isinstance(outcome, Overloaded):
         return written_response(sealed, serving.refuse(exchange, outcome, NOW + 0.5))
@@ -177,7 +182,7 @@ def answer(vector: dict[str, Any], outcome: object) -> dict[str, Any]:
 def frames(vector: dict[str, Any], groups: list[list[tuple[int, int, object]]]) -> dict[str, Any]:
     """The server's response to many calls: its head, and the frames that follow."""
     sealed = write(vector)
-    serving = serving_of(sealed.key)
+    serving = serving_of(sealed.key, limits={"compression_level": LEVEL})
     exchange = arrive(serving, received(sealed), sealed.request.body, float(NOW))
     head = written_response(sealed, serving.begin_stream(exchange, NOW + 0.5))
     encode = exchange.codec.encode
@@ -186,7 +191,7 @@ def frames(vector: dict[str, Any], groups: list[list[tuple[int, int, object]]]) 
         listed = [BatchedAnswer(each, status, msgspec.Raw(encode(body))) for each, status, body in group]
         payload = encode_answers(exchange.codec.media_type, listed)
         last = number == len(groups) - 1
-        frame = write_frame(sealed.key, sealed.mac, number, payload, last=last, threshold=300, level=3)
+        frame = write_frame(sealed.key, sealed.mac, number, payload, last=last, threshold=300, level=LEVEL)
         answers = [[each, status, encode(body).hex()] for each, status, body in group]
         written.append({"frame": frame.hex(), "content": payload.hex(), "answers": answers})
     return {**head, "frames": written}
