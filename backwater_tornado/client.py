@@ -20,7 +20,7 @@ from tornado.httpclient import AsyncHTTPClient
 from .coalescing import Engine, Lane
 from .curl import EasyTransport, MultiEngine
 from .driving import drive, drive_async
-from .errors import CallFailed, InvalidEndpoint
+from .errors import CallFailed, InvalidEndpoint, Unreachable
 from .gathering import gather_blocking
 from .options import CallOptions, make_options
 from .protocol.calling import Answer, Attempt, Pause, Target
@@ -165,10 +165,10 @@ class AsyncClient(_Face):
         return list(await asyncio.gather(*running, return_exceptions=return_exceptions))
 
     def close(self) -> None:
-        """Close all connections; calls in flight fail."""
-        for engine, _ in self._lanes.values():
-            engine.close()
-        self._lanes.clear()
+        """Close all connections; calls in flight fail, and no more are made."""
+        self._session.closed = True
+        while self._lanes:
+            self._end(*self._lanes.popitem()[1])
 
     async def __aenter__(self) -> Self:
         return self
@@ -178,7 +178,17 @@ class AsyncClient(_Face):
     ) -> None:
         self.close()
 
+    @staticmethod
+    def _end(engine: Engine, lanes: dict[int, Lane]) -> None:
+        for lane in lanes.values():
+            lane.close()
+        engine.close()
+
     async def _perform(self, step: Attempt | Pause) -> Answer | None:
+        if self._session.closed:
+            closed = Unreachable("the client is closed")
+            closed.retryable = False
+            raise closed
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
@@ -188,6 +198,9 @@ class AsyncClient(_Face):
         loop = asyncio.get_running_loop()
         found = self._lanes.get(loop)
         if found is None:
+            # A lane holds its loop, so what was left open on one that has ended would stay for ever.
+            for ended in [other for other in self._lanes if other.is_closed()]:
+                self._end(*self._lanes.pop(ended))
             options = self._session.options
             engine: Engine = (
                 MultiEngine(loop, options) if self._http_client is None else TornadoEngine(self._http_client, options)

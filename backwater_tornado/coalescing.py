@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .errors import CallFailed
+from .deadlines import Deadlines
+from .errors import CallFailed, DeadlineExceeded, Unreachable
 from .protocol.batches import FrameReader
 from .protocol.calling import Answer, Attempt, Target, lost
 from .protocol.messages import HttpRequest, HttpResponse
@@ -24,6 +25,8 @@ from .session import Session
 
 #: Room in a request for what is not arguments, for each call, bytes.
 _ENVELOPE_ROOM = 600
+#: A call is given up this long after its deadline, seconds.
+_LAST_WORD = 0.2
 
 
 class Incoming(Protocol):
@@ -67,33 +70,70 @@ class Engine(Protocol):
         ...
 
 
-Pending = tuple[Attempt, "asyncio.Future[Answer]"]
+class Pending:
+    """One call from `submit` to its answer."""
+
+    __slots__ = ("attempt", "deadline", "future", "sent")
+
+    def __init__(self, attempt: Attempt, future: asyncio.Future[Answer]) -> None:
+        self.attempt = attempt
+        self.future = future
+        #: When it is given up here. The server's own word on the deadline is better, and may still come.
+        self.deadline = attempt.call.deadline + _LAST_WORD
+        self.sent = False
 
 
 class Lane:
     """The calls to one endpoint, on one loop."""
 
     def __init__(self, session: Session, engine: Engine, target: Target, loop: asyncio.AbstractEventLoop) -> None:
-        self._session = session
+        self.session = session
+        self.target = target
         self._engine = engine
-        self._target = target
         self._loop = loop
         self._waiting: deque[Pending] = deque()
-        self._in_flight = 0
+        self._in_flight: set[_Exchange] = set()
+        self._deadlines: Deadlines[Pending] = Deadlines(loop, self._expire)
         self._flush: asyncio.Handle | None = None
         #: Whether `_flush` is for this very turn.
         self._now = False
 
     def submit(self, attempt: Attempt) -> asyncio.Future[Answer]:
         """Send a call; the future has its verified answer."""
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting.append((attempt, future))
-        options = self._session.options
-        if not self._in_flight or len(self._waiting) >= options.max_calls_per_request:
+        pending = Pending(attempt, self._loop.create_future())
+        self._waiting.append(pending)
+        self._deadlines.add(pending)
+        if not self._in_flight or len(self._waiting) >= self.session.calls_per_request:
             self._flush_soon()
         elif self._flush is None:
-            self._flush = self._loop.call_later(options.coalesce_delay, self._send_waiting)
-        return future
+            self._flush = self._loop.call_later(self.session.options.coalesce_delay, self._send_waiting)
+        return pending.future
+
+    def settle(self, pending: Pending, outcome: Answer | Exception) -> None:
+        """A call has its answer, or failed; only the first outcome counts."""
+        self._deadlines.remove(pending)
+        if pending.future.done():
+            return
+        if isinstance(outcome, Answer):
+            pending.future.set_result(outcome)
+        else:
+            pending.future.set_exception(outcome)
+
+    def close(self) -> None:
+        """Every call fails now."""
+        waiting, self._waiting = self._waiting, deque()
+        for pending in waiting:
+            self.settle(pending, Unreachable("the client was closed"))
+        for exchange in list(self._in_flight):
+            exchange.end(None, lost("the client was closed"))
+        self._deadlines.close()
+
+    def _expire(self, pending: Pending) -> None:
+        """Requests are shared, and may wait for one another: a call's own deadline holds all the same."""
+        if pending.sent:
+            self.settle(pending, lost("no answer came"))
+        else:
+            self.settle(pending, DeadlineExceeded("the time for the call was over before it was sent"))
 
     def _flush_soon(self) -> None:
         if self._now:
@@ -105,43 +145,43 @@ class Lane:
 
     def _send_waiting(self) -> None:
         self._flush, self._now = None, False
-        full = self._in_flight >= self._session.options.max_connections
-        while self._waiting and not full:
+        while self._waiting and len(self._in_flight) < self.session.options.max_connections:
             group = self._take_group()
             if group:
                 self._send(group)
-            full = self._in_flight >= self._session.options.max_connections
 
     def _take_group(self) -> list[Pending]:
         """The next calls that fit into one request; those that were cancelled meanwhile are left out."""
-        options = self._session.options
-        room = options.limits.max_encoded_args_size
+        room = self.session.options.limits.max_encoded_args_size
         group: list[Pending] = []
-        while self._waiting and len(group) < options.max_calls_per_request:
-            attempt, future = self._waiting[0]
-            size = len(attempt.call.arguments) + _ENVELOPE_ROOM
+        while self._waiting and len(group) < self.session.calls_per_request:
+            pending = self._waiting[0]
+            size = len(pending.attempt.call.arguments) + _ENVELOPE_ROOM
             if group and size > room:
                 break
             self._waiting.popleft()
-            if not future.done():
-                group.append((attempt, future))
+            if not pending.future.done():
+                group.append(pending)
                 room -= size
         return group
 
     def _send(self, group: list[Pending]) -> None:
-        attempts = [attempt for attempt, _ in group]
+        attempts = [pending.attempt for pending in group]
         try:
-            sealed = self._session.seal(attempts)
+            sealed = self.session.seal(attempts)
         except Exception as error:  # noqa: BLE001 - e.g. no key is valid: every caller gets it, none waits for ever
-            _fail(group, error)
+            for pending in group:
+                self.settle(pending, error)
             return
         exchange = _Exchange(self, sealed, group)
         timeout = max(attempt.call.deadline for attempt in attempts) - time.monotonic()
-        self._in_flight += 1
+        self._in_flight.add(exchange)
+        for pending in group:
+            pending.sent = True
         try:
             self._engine.send(
                 sealed.request,
-                timeout,
+                max(timeout, 0.001),
                 exchange.end,
                 fresh=any(attempt.fresh for attempt in attempts),
                 on_data=exchange.read if len(group) > 1 else None,
@@ -149,24 +189,27 @@ class Lane:
         except CallFailed as error:
             exchange.end(None, error)
 
-    def ended(self, received: int) -> None:
-        """A request has ended: what has waited for it goes out."""
-        self._in_flight -= 1
-        self._session.count_response(received)
+    def ended(self, exchange: _Exchange, received: int) -> bool:
+        """A request has ended: what has waited for it goes out. False when that was known."""
+        if exchange not in self._in_flight:
+            return False
+        self._in_flight.discard(exchange)
+        self.session.count_response(received)
         if self._waiting:
             self._flush_soon()
+        return True
 
 
 class _Exchange:
     """One request in flight and the calls in it."""
 
-    __slots__ = ("_body", "_futures", "_group", "_lane", "_reader", "_sealed")
+    __slots__ = ("_body", "_group", "_lane", "_reader", "_sealed")
 
     def __init__(self, lane: Lane, sealed: Sealed, group: list[Pending]) -> None:
         self._lane = lane
         self._sealed = sealed
-        self._group = group
-        self._futures = {attempt.call.number: future for attempt, future in group}
+        #: The calls without an answer, by their numbers.
+        self._group = {pending.attempt.call.number: pending for pending in group}
         self._reader: FrameReader | None = None
         #: The body so far of an answer that is no stream.
         self._body: list[bytes] | None = None
@@ -180,46 +223,37 @@ class _Exchange:
             self._body.append(data)
             return
         for answer in self._reader.feed(data):
-            future = self._futures.get(answer.number)
-            if future is not None and not future.done():
-                media_type = self._lane._session.codec.media_type
-                future.set_result(Answer(answer.status, media_type, bytes(answer.body)))
+            pending = self._group.pop(answer.number, None)
+            if pending is not None:
+                media_type = self._lane.session.codec.media_type
+                self._lane.settle(pending, Answer(answer.status, media_type, bytes(answer.body)))
 
     def _begin(self, head: HttpResponse) -> None:
-        session = self._lane._session
+        session = self._lane.session
         limit = session.options.limits.max_encoded_result_size
         reader = answers_reader(self._sealed, head, limit)
         if reader is None:
             self._body = []
             return
         parameters = verify_head(self._sealed, head)
-        session.note_clock(self._lane._target, parameters)
+        session.note_clock(self._lane.target, parameters)
         self._reader = reader
 
     def end(self, incoming: Incoming | None, error: CallFailed | None) -> None:
         """The request has ended; a call that has no answer yet gets the error."""
-        self._lane.ended(incoming.received if incoming is not None else 0)
-        if error is None and incoming is not None:
+        if not self._lane.ended(self, incoming.received if incoming is not None else 0):
+            return
+        outcome: Answer | CallFailed = error or lost("the answer ended too soon")
+        if error is None and incoming is not None and self._reader is None:
             try:
-                error = self._finish(incoming)
+                outcome = self._open(incoming.response())
             except CallFailed as failure:
-                error = failure
-        _fail(self._group, error or lost("the answer ended too soon"))
+                outcome = failure
+        for pending in self._group.values():
+            self._lane.settle(pending, outcome)
 
-    def _finish(self, incoming: Incoming) -> CallFailed | None:
-        if self._reader is not None:
-            return lost("the answer ended too soon")
-        response = incoming.response()
+    def _open(self, response: HttpResponse) -> Answer:
+        """The answer to a request for one call, or the refusal of all."""
         if self._body is not None:
             response = HttpResponse(response.status, response.fields, b"".join(self._body))
-        answer = self._lane._session.open(self._sealed, self._lane._target, response)
-        for _, future in self._group:
-            if not future.done():
-                future.set_result(answer)
-        return None
-
-
-def _fail(group: list[Pending], error: Exception) -> None:
-    for _, future in group:
-        if not future.done():
-            future.set_exception(error)
+        return self._lane.session.open(self._sealed, self._lane.target, response)

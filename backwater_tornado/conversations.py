@@ -243,8 +243,8 @@ class AnswerStream:
         answers, self._answers = self._answers, []
         groups: list[list[BatchedAnswer]] = [[]]
         size = 0
-        for answer in answers:
-            length = len(memoryview(answer.body))
+        # The small ones first: one that is too large for the caller ends the stream there.
+        for length, answer in sorted(((len(memoryview(answer.body)), answer) for answer in answers), key=_length):
             if groups[-1] and size + length > FRAME_ROOM:
                 groups.append([])
                 size = 0
@@ -268,6 +268,10 @@ class AnswerStream:
         )
         self._number += 1
         return frame
+
+
+def _length(answer: tuple[int, BatchedAnswer]) -> int:
+    return answer[0]
 
 
 def _recode(answer: Recorded, codec: Codec) -> bytes:

@@ -399,7 +399,7 @@ class MultiEngine:
     def _end_silent(self) -> None:
         self._watch_timer = None
         for handle, (transfer, _) in list(self._active.items()):
-            counts = (pycurl.SIZE_UPLOAD, pycurl.SIZE_DOWNLOAD, pycurl.HEADER_SIZE)
+            counts = (pycurl.SIZE_UPLOAD_T, pycurl.SIZE_DOWNLOAD_T, pycurl.HEADER_SIZE)
             if transfer.silent(*[handle.getinfo(count) for count in counts]):
                 self._end(handle, transfer.failure)
         if self._active:

@@ -59,6 +59,14 @@ class Deadlines(Generic[R]):
         if bucket is not None:
             bucket.discard(run)
 
+    def close(self) -> None:
+        """Watch none any more."""
+        self._buckets.clear()
+        self._ticks.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._due = None, math.inf
+
     def _tick(self, run: R) -> int:
         return int(run.deadline / self._TICK) + 1
 

@@ -61,7 +61,7 @@ def _grouped(session: Session, due: dict[int, Attempt | Pause]) -> list[list[int
             continue
         size = len(step.call.arguments) + _ENVELOPE_ROOM
         group, left = room.get(id(step.target), ([], 0))
-        if not group or size > left or len(group) >= options.max_calls_per_request:
+        if not group or size > left or len(group) >= session.calls_per_request:
             group, left = [], options.limits.max_encoded_args_size
             groups.append(group)
         group.append(at)

@@ -146,8 +146,13 @@ def _start(
     if ref in _SERVERS:
         raise InvalidOption(f"a server with the ref {ref!r} is running already; give this one another ref")
     listener_options = make_options(ListenerOptions, take_options(options, ListenerOptions))
-    service = make_service(secret, exposed, options)
     sockets = bind_sockets(port, listener_options.address or "", reuse_port=listener_options.reuse_port)
+    try:
+        service = make_service(secret, exposed, options)
+    except BaseException:
+        for each in sockets:
+            each.close()
+        raise
     front = Front(service, _application(service), "http" if context is None else "https")
     # A body up to MAX_DISCARDED is read to its end before it is refused; Tornado must not refuse it first, unsigned.
     largest = max(service.options.limits.max_encoded_args_size, MAX_DISCARDED) + 1

@@ -25,6 +25,7 @@ from .errors import (
     ResponseUndecodable,
 )
 from .options import CallOptions, ClientOptions, Endpoint, Limits, make_options
+from .protocol.batches import ANSWERS_MEDIA_TYPES
 from .protocol.calling import Answer, Attempt, Outgoing, Target, call_flow, decode_answer
 from .protocol.codec import codec_for
 from .protocol.keys import KeyRing
@@ -59,6 +60,9 @@ class Session:
         if codec is None:
             raise InvalidOption(f"media_type {self.options.media_type!r} is unknown, or needs decode_unsafe_terms")
         self.codec = codec
+        #: Calls in one request: msgpack and JSON have a form for many.
+        self.calls_per_request = self.options.max_calls_per_request if codec.media_type in ANSWERS_MEDIA_TYPES else 1
+        self.closed = False
         self.stream = Stream()
         self.counters = Counters()
         self._lock = Lock()

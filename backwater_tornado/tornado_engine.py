@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.httpclient import HTTPResponse as TornadoResponse
 from tornado.httputil import HTTPHeaders
 
@@ -34,6 +34,11 @@ class Received:
         if line.startswith("HTTP/"):
             self._lines.clear()
         self._lines.append(line)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the head has come to its end; to curl, one that was cut has ended, too."""
+        return bool(self._lines) and not self._lines[-1].strip()
 
     def complete(self, response: TornadoResponse) -> None:
         """The whole response."""
@@ -105,17 +110,19 @@ class TornadoEngine:
             request_timeout=timeout,
             follow_redirects=False,
             decompress_response=False,
-            header_callback=received.add_header if on_data is not None else None,
+            header_callback=received.add_header,
             streaming_callback=take if on_data is not None else None,
         )
         try:
             # Tornado's own limit leaves out the time in its queue.
             response = await asyncio.wait_for(self._client.fetch(wanted, raise_error=False), timeout)
-        except (HTTPClientError, OSError, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a client of the user's raises
             done(received, lost(f"the HTTP client failed: {type(error).__name__} {error}"))
             return
         if response.code == 599:
             failure.append(lost(f"the HTTP client failed: {response.error}"))
+        elif not received.has_head:
+            failure.append(lost("the connection was closed within the head of the answer"))
         received.complete(response)
         done(received, failure[0] if failure else None)
 

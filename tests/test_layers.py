@@ -67,7 +67,7 @@ TABLE: Mapping[str, May] = {
     "session": May(CALLING, "msgspec", never="asyncio socket"),
     "curl": May("errors options protocol.calling protocol.messages", "pycurl tornado"),
     "tornado_engine": May("errors options protocol.calling protocol.messages", "tornado"),
-    "coalescing": May(f"{CALLING} curl"),
+    "coalescing": May(f"{CALLING} curl deadlines"),
     "gathering": May(f"{CALLING} curl"),
     "client": May(f"{CALLING} curl tornado_engine coalescing gathering", "pycurl tornado"),
     "findings": May("errors options protocol.keys", never=IMPURE),

@@ -46,8 +46,9 @@ names or arguments (compared as encoded) is a conflict. Without a key a call run
 
 **Response.** 200 and the result as body, in the media type that `accept` asks for, or else in that of the request.
 Fields: `content-type`, `content-length`, `content-digest`, perhaps `content-encoding: zstd`, `retry-after`, `allow`.
-Its signature covers `@status`, all these fields that it has, and the request that it answers: `@method`, `@path` and
-`signature`, each with `;req`, in this order. Parameters: `created`, `nonce` (the request's), `keyid` (the request's).
+Its signature covers `@status`, all these fields that it has but `content-length`, and the request that it answers:
+`@method`, `@path` and `signature`, each with `;req`, in this order. Parameters: `created`, `nonce` (what is behind the
+last dot of the request's), `keyid` (the request's).
 Every response is signed once the request's signature was good; any other is a hint that a client must not act upon.
 It is compressed where the caller accepts zstd; one that does not say takes it, unless its request is JSON.
 
@@ -119,23 +120,22 @@ The answer:
     content-type: application/msgpack
     content-length: 1
     content-digest: sha-256=:CE/tCLl4r019GWp0RqhrWACeY2thHbFiEbZamq3/KcU=:
-    signature-input: bw=("@status" "content-type" "content-length" "content-digest" "@method";req "@path";req
-        "signature";req);created=1700000000;nonce="AbCdEfGhIjK.1";keyid="vectors"
-    signature: bw=:TkMCFT0DWd22Hy1rGRLshUaO5PKoRS562Zh0wYDbpbY=:
+    signature-input: bw=("@status" "content-type" "content-digest" "@method";req "@path";req
+        "signature";req);created=1700000000;nonce="1";keyid="vectors"
+    signature: bw=:GBxJnA2wRdwAOPqzRxJoq86a7YHE+s40foKU33+prHc=:
 
     (body, 1 byte, hexadecimal) 03
 
 The signed text, whose MAC is
-    4e4302153d0359ddb61f2d6b1912ec85468ee4f2a8452e7ad99874c180dba5b6:
+    181c499c0db045dc0038fab3471268abce9aed81c4face347e8294df7fa9ac77:
 
     "@status": 200
     "content-type": application/msgpack
-    "content-length": 1
     "content-digest": sha-256=:CE/tCLl4r019GWp0RqhrWACeY2thHbFiEbZamq3/KcU=:
     "@method";req: POST
     "@path";req: /backwater/2/tasks/add
     "signature";req: bw=:cFbBo6471/klQez99w3BjZv4ly9SNdCqERCC0x0aFDQ=:
-    "@signature-params": ("@status" "content-type" "content-length" "content-digest" "@method";req "@path";req
-        "signature";req);created=1700000000;nonce="AbCdEfGhIjK.1";keyid="vectors"
+    "@signature-params": ("@status" "content-type" "content-digest" "@method";req "@path";req
+        "signature";req);created=1700000000;nonce="1";keyid="vectors"
 
 """

@@ -40,6 +40,7 @@ MIN_SECRET: Final = 16
 _LAST_MOMENT: Final = 1e15  # beyond it a float has no room for tenths of a second; it also keeps infinity out
 _BLAKE2B_KEY: Final = 64  # the longest key that BLAKE2b takes; longer secrets are hashed first
 _ID: Final = re.compile(r"[ !#-\[\]-~]{1,128}")  # what fits between the quotes of a structured field, without escapes
+_FORM: Final = re.compile(r"[a-z0-9]{1,16}:")
 _FIELDS: Final = ("id", "secret", "algorithm", "not_before", "not_after", "scopes")
 
 
@@ -269,7 +270,7 @@ _MACS: Final[Mapping[str, Callable[[bytes], tuple[_Mac, _Mac, _Mac]]]] = {
 
 
 def _thumbprint(secret: bytes) -> str:
-    return "k" + hashlib.blake2b(secret, digest_size=8, person=b"bw2-key-id").hexdigest()
+    return "k" + hashlib.blake2b(secret, digest_size=6, person=b"bw2-key-id").hexdigest()
 
 
 # What a key may be made of -------------------------------------------------------------------------------------------
@@ -308,7 +309,8 @@ def _checked_moment(name: str, moment: object) -> float | None:
 def parse_keys(text: str) -> KeyRing:
     """The ring that a file of keys describes: TOML, one `[[key]]` per key, oldest first.
 
-    A secret is written `base64:…` (either alphabet), `hex:…`, `text:…`, or bare, which is the same as `text:`.
+    A secret is written `base64:…` (either alphabet), `hex:…`, `text:…`, or bare, which is the same as `text:`
+    for a secret that does not begin like a form.
 
     Raises: InvalidKey, naming the entry and the field, and never the secret.
     """
@@ -366,7 +368,11 @@ def _parse_secret(written: object) -> bytes | str:
             return base64.b64decode(rest + "=" * (-len(rest) % 4), validate=True)
     except (ValueError, binascii.Error):
         raise InvalidKey(f"secret is not {form}") from None
-    return rest if form == "text" else written
+    if form == "text":
+        return rest
+    if _FORM.match(written):
+        raise InvalidKey("secret is written in an unknown form; there are base64:, hex: and text:")
+    return written
 
 
 def _parse_moment(name: str, moment: Any) -> float | None:

@@ -203,6 +203,8 @@ def open_body(response: HttpResponse, limit: int) -> bytes:
         raise ResponseAltered("the body of the answer is not the one that was signed")
     encoding = response.fields.get("content-encoding")
     if encoding is None:
+        if len(response.body) > limit:
+            raise ResponseUndecodable(f"the answer has {len(response.body)} bytes; max_encoded_result_size is {limit}")
         return response.body
     if encoding != "zstd":
         raise ResponseUndecodable(f"the answer has the content encoding {encoding!r}")

@@ -49,7 +49,7 @@ ACTED_ON = (
 )
 #: What every response's signature covers; and the fields that it must cover where they are present.
 RESPONSE_COVERED = frozenset({'"@status"', '"content-type"', '"@method";req', '"@path";req', '"signature";req'})
-RESPONSE_FIELDS = ("content-type", "content-encoding", "content-length", "content-digest", "retry-after", "allow")
+RESPONSE_FIELDS = ("content-type", "content-encoding", "content-digest", "retry-after", "allow")
 _BOUND = '"@method";req "@path";req "signature";req'
 
 #: Clocks may differ by this much before it counts, seconds.
@@ -102,6 +102,11 @@ def normal_authority(host: str, scheme: str) -> str:
     return host.lower().removesuffix(":443" if scheme == "https" else ":80")
 
 
+def short_nonce(nonce: str) -> str:
+    """What a response repeats of its request's nonce: the part behind the last dot, a number among ours."""
+    return nonce.rpartition(".")[2]
+
+
 # Writing -------------------------------------------------------------------------------------------------------------
 
 
@@ -136,10 +141,14 @@ def _response_components(names: tuple[str, ...]) -> str:
 def sign_response(
     key: Key, head: RequestHead, status: int, fields: Mapping[str, str], *, created: int, nonce: str
 ) -> tuple[str, str]:
-    """Sign a response over all of `fields` and over the request that it answers."""
-    covered = _response_components(tuple(fields))
-    params = f'{covered};created={created};nonce="{nonce}";keyid="{key.id}"'
-    base = _response_base(status, fields, head, params, [f'"{name}"' for name in fields])
+    """Sign a response over its fields and over the request that it answers.
+
+    The digest says all that Content-Length does, so that is left out; each byte here is sent with every answer.
+    """
+    names = tuple(name for name in fields if name != "content-length")
+    covered = _response_components(names)
+    params = f'{covered};created={created};nonce="{short_nonce(nonce)}";keyid="{key.id}"'
+    base = _response_base(status, fields, head, params, [f'"{name}"' for name in names])
     assert base is not None
     return f"{LABEL}={params}", f"{LABEL}={encode_bytes(key.mac_response(base))}"
 
@@ -339,7 +348,7 @@ def verify_response(key: Key, head: RequestHead, nonce: str, status: int, fields
         raise ResponseAltered(f"the answer's signature cannot be read: {error}") from error
     if parameters.keyid != key.id:
         raise ResponseUnsigned("the answer is signed by another key than the request")
-    if parameters.nonce != nonce:
+    if parameters.nonce != short_nonce(nonce):
         raise ResponseMismatched("the answer belongs to another request")
     covered = parameters.covered
     present = tuple(name for name in RESPONSE_FIELDS if name in fields)

@@ -478,7 +478,7 @@ def test_a_call_ends_at_its_deadline_while_others_hold_the_line(connect: Connect
 def test_a_call_ends_at_its_deadline_beside_a_patient_one(connect: Connect, server: RunningServer) -> None:
     """Both share a request, and the link is dead."""
     with FaultyProxy("127.0.0.1", server.port, Script([], DROP)) as proxy:
-        client = connect(f"http://127.0.0.1:{proxy.port}", recv_timeout=8.0, timeout=20.0, max_attempts=1)
+        client = connect(f"http://127.0.0.1:{proxy.port}", recv_timeout=8.0, timeout=20.0)
         if isinstance(client, Blocking):
             pytest.skip("the calls of a gather have one deadline")
 

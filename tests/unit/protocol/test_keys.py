@@ -46,7 +46,7 @@ def test_a_secret_longer_than_a_blake2b_key_is_hashed_first() -> None:
 
 def test_blake2b_macs_stay_what_they_are() -> None:
     key = Key(bytes(range(32)))
-    assert key.id == "k2dcecf7417c88dbe"
+    assert key.id == "k572e2a85c1cf"
     assert key.mac_request(b"data").hex() == "96de5a8b1c9c08d87a56932bc1b65458d09f0f75062ac38b12d20a9b54d82780"
     assert key.mac_response(b"data").hex() == "4ff7161a69606d42a548c75d8f10b54117182cba1c90a8db0ce7b5a2df951159"
     assert key.mac_frame(b"data").hex() == "d9dd740105484a9d65f6494c96b539e4e037e875ede469ebfab7ea618d16809e"
@@ -86,7 +86,7 @@ def test_a_text_secret_stands_for_its_utf_8_bytes() -> None:
 def test_the_default_id_depends_on_the_secret_and_tells_nothing_else() -> None:
     first, second = Key(SECRET), Key(OTHER)
     assert first.id != second.id
-    assert len(first.id) == 17
+    assert len(first.id) == 13
     assert first.id.startswith("k")
     assert first.id == Key(SECRET, algorithm="hmac-sha256").id
 

@@ -435,7 +435,7 @@ def check(fields: dict[str, str], status: int = 200, head: RequestHead | None = 
 def made_response(covered: str, params: str | None = None, status: int = 200, **fields: str) -> dict[str, str]:
     """A response whose Signature-Input is as given, with a fitting MAC wherever there can be one."""
     head, given = signed(), {**FIELDS, **fields}
-    params = f';created=1;nonce="{NONCE}";keyid="test"' if params is None else params
+    params = ';created=1;nonce="1";keyid="test"' if params is None else params
     values = {
         '"@status"': str(status),
         '"@method";req': head.method,
@@ -449,7 +449,7 @@ def made_response(covered: str, params: str | None = None, status: int = 200, **
     return {**given, "signature-input": f"bw=({covered}){params}", "signature": f"bw={mac}"}
 
 
-ALL = '"@status" "content-type" "content-length" "content-digest" "@method";req "@path";req "signature";req'
+ALL = '"@status" "content-type" "content-digest" "@method";req "@path";req "signature";req'
 
 
 def test_a_signed_response_is_verified() -> None:
@@ -500,8 +500,10 @@ def test_a_response_to_another_request_with_the_same_nonce_does_not_verify() -> 
 
 def test_a_request_cannot_be_passed_off_as_a_response() -> None:
     head = signed()
-    with pytest.raises(ResponseAltered):
+    with pytest.raises(ResponseMismatched):
         check(dict(head.fields))
+    with pytest.raises(ResponseAltered):
+        check({**head.fields, "signature-input": head.fields["signature-input"].replace(NONCE, "1")})
 
 
 @pytest.mark.parametrize("part", ALL.split(" "))
@@ -550,7 +552,7 @@ def test_a_response_covers_only_what_it_has(part: str) -> None:
         check(made_response(f"{ALL} {part}"))
 
 
-@pytest.mark.parametrize("name", ["content-type", "content-length", "content-digest"])
+@pytest.mark.parametrize("name", ["content-type", "content-digest"])
 def test_an_altered_response_is_noticed(name: str) -> None:
     fields = response()
     with pytest.raises(ResponseAltered, match="does not fit"):
@@ -569,7 +571,7 @@ def test_a_line_break_or_a_letter_beyond_ascii_in_a_response_is_refused(value: s
 
 
 def test_fields_that_matter_must_be_covered() -> None:
-    names = tuple(FIELDS)
+    names = ("content-type", "content-digest")
     assert covered_fields(f"({ALL})", names) is not None
     assert covered_fields(f"({ALL})", (*names, "allow")) is None
 
