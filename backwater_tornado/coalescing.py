@@ -157,7 +157,8 @@ class Lane:
         while self._waiting and len(group) < self.session.calls_per_request:
             pending = self._waiting[0]
             size = len(pending.attempt.call.arguments) + _ENVELOPE_ROOM
-            if group and size > room:
+            # Calls that were sent before keep their key, see `Session.seal`.
+            if group and (size > room or pending.attempt.call.key_id != group[0].attempt.call.key_id):
                 break
             self._waiting.popleft()
             if not pending.future.done():

@@ -9,12 +9,13 @@ Rule: knows requests and bytes, not calls. The engine asks of a loop only what `
 
 from __future__ import annotations
 
+import ctypes
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import pycurl
 
@@ -39,9 +40,6 @@ CERTIFICATE_CODES = frozenset(
         pycurl.E_SSL_PINNEDPUBKEYNOTMATCH,
     }
 )
-
-#: Handles inherited from a parent process: kept for ever, so that nothing closes its connections.
-_INHERITED: list[object] = []
 
 
 class EventLoop(Protocol):
@@ -70,9 +68,9 @@ class Transfer:
         "__weakref__",
         "_chunks",
         "_lines",
+        "_moved",
         "_moved_at",
         "_patience",
-        "_progress",
         "failure",
         "handle",
         "on_data",
@@ -91,7 +89,7 @@ class Transfer:
         #: How often curl has come to the point of sending the request.
         self.sent = 0
         #: Bytes so far as curl counts them, and when that last changed (`time.monotonic()`).
-        self._progress: tuple[int, ...] = ()
+        self._moved = 0
         self._moved_at = 0.0
         self._patience = options.recv_timeout
         configure(self.handle, options)
@@ -118,15 +116,14 @@ class Transfer:
         """Status and fields as far as received; the last block counts, interim ones (100) are dropped."""
         fields: dict[str, str] = {}
         status = 0
-        for line in self._lines:
-            if line.startswith(b"HTTP/"):
-                fields.clear()
-                status = int(line.split(None, 2)[1])
-                continue
-            name, colon, value = line.decode("latin-1").partition(":")
+        for line in b"".join(self._lines).decode("latin-1").split("\n"):
+            name, colon, value = line.partition(":")
             if colon:
                 name, value = name.lower(), value.strip()
                 fields[name] = f"{fields[name]}, {value}" if name in fields else value
+            elif line.startswith("HTTP/"):
+                fields.clear()
+                status = int(line.split(None, 2)[1])
         return HttpResponse(status, fields, b"")
 
     def response(self) -> HttpResponse:
@@ -167,23 +164,21 @@ class Transfer:
     def watch(self) -> None:
         """Have curl itself end a silent transfer; it looks about once a second, which lets Ctrl-C through, too."""
         self.handle.setopt(pycurl.NOPROGRESS, 0)
-        self.handle.setopt(pycurl.XFERINFOFUNCTION, self._on_progress)
+        self.handle.setopt(pycurl.XFERINFOFUNCTION, self.silent)
 
-    def silent(self, *progress: int) -> bool:
+    def silent(self, expected: int, received: int, to_send: int, sent: int) -> bool:
         """Whether the request was sent and these counts of bytes have not moved for `recv_timeout`.
 
         curl's own limit of speed is no help: it takes five seconds more, and is not looked at while others are busy.
         """
-        if progress != self._progress:
-            self._progress = progress
+        moved = received + sent
+        if moved != self._moved:
+            self._moved = moved
             self._moved_at = time.monotonic()
         elif self.sent and time.monotonic() - self._moved_at >= self._patience:
             self.failure = lost(f"nothing was heard for {self._patience:g} s")
             return True
         return False
-
-    def _on_progress(self, *progress: int) -> int:
-        return int(self.silent(*progress))
 
     def _on_header(self, line: bytes) -> None:
         self._lines.append(line)
@@ -231,13 +226,22 @@ def configure(handle: pycurl.Curl, options: ClientOptions) -> None:
             raise InvalidOption(f"curl option {option} does not take {value!r}: {error}") from error
 
 
+def _keep_for_ever(inherited: object) -> None:
+    """Keep what a parent process left behind, beyond the end of the interpreter too, which frees all that it can reach.
+
+    curl would say goodbye on connections that are not this process's, and the parent would find them closed.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
 class EasyTransport:
     """Blocking requests: one handle for each thread."""
 
     def __init__(self, options: ClientOptions) -> None:
         self._options = options
         self._local = threading.local()
-        self._pid = os.getpid()
+        #: Those of all threads, for `abandon`.
+        self._transfers: WeakSet[Transfer] = WeakSet()
 
     def send(self, request: HttpRequest, timeout: float, *, fresh: bool) -> tuple[HttpResponse, int]:
         """Send and wait; gives the response and the bytes of its body.
@@ -270,7 +274,9 @@ class EasyTransport:
 
     def abandon(self) -> None:
         """In a child process: never touch the parent's handles."""
-        _INHERITED.append(self._local)
+        # The threads of the parent are gone, and what was local to them with them, but for these references.
+        _keep_for_ever(list(self._transfers))
+        self._transfers = WeakSet()
         self._local = threading.local()
 
     def close(self) -> None:
@@ -285,6 +291,7 @@ class EasyTransport:
         if transfer is None:
             transfer = self._local.transfer = Transfer(self._options)
             transfer.watch()
+            self._transfers.add(transfer)
         return transfer
 
 
@@ -356,13 +363,15 @@ class MultiEngine:
 
     def abandon(self) -> None:
         """In a child process: never touch the parent's handles."""
-        _INHERITED.append(self.__dict__.copy())
+        _keep_for_ever(self.__dict__.copy())
         self._closed = True
 
     # What curl asks for ----------------------------------------------------------------------------------------------
 
     def _on_socket(self, what: int, fd: int, multi: object, data: object) -> None:
-        self._watch(fd, what)
+        # A multi handle that is closed still wants to say goodbye to its peers, on a loop that may have ended.
+        if not self._closed:
+            self._watch(fd, what)
 
     def _watch(self, fd: int, what: int) -> None:
         before = self._watched.pop(fd, 0)
@@ -383,7 +392,7 @@ class MultiEngine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if milliseconds >= 0:
+        if milliseconds >= 0 and not self._closed:
             self._timer = self._loop.call_later(milliseconds / 1000, self._on_timeout)
 
     def _on_timeout(self) -> None:
@@ -399,8 +408,8 @@ class MultiEngine:
     def _end_silent(self) -> None:
         self._watch_timer = None
         for handle, (transfer, _) in list(self._active.items()):
-            counts = (pycurl.SIZE_UPLOAD_T, pycurl.SIZE_DOWNLOAD_T, pycurl.HEADER_SIZE)
-            if transfer.silent(*[handle.getinfo(count) for count in counts]):
+            received = handle.getinfo(pycurl.HEADER_SIZE) + handle.getinfo(pycurl.SIZE_DOWNLOAD_T)
+            if transfer.silent(0, received, 0, handle.getinfo(pycurl.SIZE_UPLOAD_T)):
                 self._end(handle, transfer.failure)
         if self._active:
             self._watch_later()

@@ -54,18 +54,19 @@ def _grouped(session: Session, due: dict[int, Attempt | Pause]) -> list[list[int
     """Steps that are performed together: one pause for all that pause, and attempts by target, number and size."""
     options = session.options
     groups: list[list[int]] = []
-    room: dict[int, tuple[list[int], int]] = {}
+    room: dict[tuple[int, str | None], tuple[list[int], int]] = {}
     pausing = [at for at, step in due.items() if isinstance(step, Pause)]
     for at, step in due.items():
         if isinstance(step, Pause):
             continue
         size = len(step.call.arguments) + _ENVELOPE_ROOM
-        group, left = room.get(id(step.target), ([], 0))
+        together = id(step.target), step.call.key_id
+        group, left = room.get(together, ([], 0))
         if not group or size > left or len(group) >= session.calls_per_request:
             group, left = [], options.limits.max_encoded_args_size
             groups.append(group)
         group.append(at)
-        room[id(step.target)] = group, left - size
+        room[together] = group, left - size
     return [*groups, pausing] if pausing else groups
 
 

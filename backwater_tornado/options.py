@@ -122,7 +122,7 @@ def _check(options: object, *, positive: Sequence[str] = (), natural: Sequence[s
         if value is None:
             continue
         lowest = "above 0" if name in positive else "0 or more"
-        wrong = not isinstance(value, int | float) or isinstance(value, bool) or value < 0 or value != value
+        wrong = not isinstance(value, int | float) or isinstance(value, bool) or value < 0 or not value < float("inf")
         if wrong or (name in positive and value == 0):
             raise InvalidOption(f"{name} is a number {lowest}, not {value!r}")
 

@@ -28,7 +28,7 @@ from .options import CallOptions, ClientOptions, Endpoint, Limits, make_options
 from .protocol.batches import ANSWERS_MEDIA_TYPES
 from .protocol.calling import Answer, Attempt, Outgoing, Target, call_flow, decode_answer
 from .protocol.codec import codec_for
-from .protocol.keys import KeyRing
+from .protocol.keys import Key, KeyRing
 from .protocol.messages import HttpResponse
 from .protocol.problems import original_exception
 from .protocol.sealing import Seal, Sealed, Stamp, check_names, clock_offset, open_one, seal_many, seal_one
@@ -147,7 +147,9 @@ class Session:
         """A signed request for these calls, all to the same target."""
         stamp = Stamp(*self.stream.draw(), time.monotonic(), time.time())
         seal = Seal(self.stream.name, self.codec, self.options.limits)
-        key = self.keys.signing_key(stamp.unix)
+        key = self._key_for(attempts[0].call, stamp.unix)
+        for attempt in attempts:
+            attempt.call.key_id = key.id
         retries = sum(attempt.fresh for attempt in attempts)
         if len(attempts) == 1:
             sealed = seal_one(seal, key, attempts[0], stamp)
@@ -156,6 +158,11 @@ class Session:
             sealed = seal_many(seal, key, attempts[0].target, calls, stamp)
         self.count_request(len(sealed.request.body), retries)
         return sealed
+
+    def _key_for(self, call: Outgoing, unix: float) -> Key:
+        """The newest valid key; for another attempt of a call the key of the first, also over a rotation."""
+        signed = None if call.key_id is None else self.keys.get(call.key_id)
+        return self.keys.signing_key(unix) if signed is None else signed
 
     def open(self, sealed: Sealed, target: Target, response: HttpResponse) -> Answer:
         """The verified answer; what it says of the server's clock is kept."""

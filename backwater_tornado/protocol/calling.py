@@ -70,6 +70,8 @@ class Outgoing:
     traceparent: str | None = None
     #: Since when an attempt may have reached the server.
     sent_since: float | None = None
+    #: The key that signed the first attempt, and signs the others: the server remembers calls by key.
+    key_id: str | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True):

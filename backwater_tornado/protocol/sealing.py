@@ -79,6 +79,7 @@ class Stamp(msgspec.Struct, frozen=True):
 # Requests ------------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def check_names(module: str, function: str) -> None:
     """Refuse here what no server can have: in a request of many calls it would spoil the others.
 
