@@ -129,6 +129,8 @@ class Conversation:
         exchange = self._exchange
         try:
             self._batch = accept(exchange)
+            if self._service.draining:
+                raise Draining
         except CallFailed as error:
             self._refuse(error)
         except Exception:
@@ -217,9 +219,15 @@ class AnswerStream:
         """What takes the answer of one call."""
 
         def collect(answer: Recorded) -> None:
-            body = _recode(answer, self._exchange.codec)
-            self._answers.append(BatchedAnswer(number, answer.status, msgspec.Raw(body)))
             self._left -= 1
+            try:
+                status, body = answer.status, _recode(answer, self._exchange.codec)
+            except CallFailed as error:
+                status, body = InternalError.status, self._exchange.codec.encode(describe(InternalError(error.detail)))
+            except Unserializable as error:
+                told = ResultUnserializable(str(error))
+                status, body = told.status, self._exchange.codec.encode(describe(told))
+            self._answers.append(BatchedAnswer(number, status, msgspec.Raw(body)))
             self._wake()
 
         return collect

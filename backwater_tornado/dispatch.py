@@ -96,11 +96,15 @@ class Dispatcher:
 
     def start(self, key: Key, call: Call, codec: Codec, answer: Answer) -> None:
         """Run a call; `answer` is called once, now or later, on the loop."""
+        arrived = time.monotonic()
         if len(call.arguments) > LARGE:
             # Decoding them would hold up every other call: a thread does it.
-            self._threads.submit(lambda: self._prepare(key, call, codec, answer), lambda run: self._begin(run, answer))
+            self.pending += 1
+            self._threads.submit(
+                lambda: self._prepare(key, call, codec, answer, arrived), lambda run: self._begin_large(run, answer)
+            )
         else:
-            self._begin(self._prepare(key, call, codec, answer), answer)
+            self._begin(self._prepare(key, call, codec, answer, arrived), answer)
 
     async def drained(self) -> None:
         """Wait until no function runs."""
@@ -125,24 +129,24 @@ class Dispatcher:
 
     # Before the run --------------------------------------------------------------------------------------------------
 
-    def _prepare(self, key: Key, call: Call, codec: Codec, answer: Answer) -> Run | Recorded:
+    def _prepare(self, key: Key, call: Call, codec: Codec, answer: Answer, arrived: float) -> Run | Recorded:
         """The run of a call, or the problem of one that can be refused without asking the memory."""
         try:
-            return self._check(key, call, codec, answer)
+            return self._check(key, call, codec, answer, arrived)
         except CallFailed as error:
             return self._serving.encode_problem(codec, error)
         except Exception:
             log.exception("calling %s.%s failed", call.module, call.function)
             return self._serving.encode_problem(codec, InternalError())
 
-    def _check(self, key: Key, call: Call, codec: Codec, answer: Answer) -> Run:
+    def _check(self, key: Key, call: Call, codec: Codec, answer: Answer, arrived: float) -> Run:
         function = self._serving.find_function(key, call)
         args, kwargs = function.bind_arguments(*decode_arguments(codec, call.arguments))
         longest = self._serving.options.max_time_limit
         timeout = min(function.options.time_limit or longest, longest)
         if call.timeout is not None:
             timeout = min(call.timeout, timeout)
-        deadline = time.monotonic() + timeout
+        deadline = arrived + timeout
         call_id = call.call_id
         context = CallContext(
             key_id=key.id,
@@ -153,6 +157,10 @@ class Dispatcher:
             traceparent=call.traceparent,
         )
         return Run(key, call, codec, answer, function, context, deadline, args, kwargs)
+
+    def _begin_large(self, run: Run | Recorded, answer: Answer) -> None:
+        self._begin(run, answer)
+        self._release()
 
     def _begin(self, run: Run | Recorded, answer: Answer) -> None:
         """Run the call, or answer it with what an earlier arrival of it gave or will give."""
@@ -170,7 +178,7 @@ class Dispatcher:
     def _begin_run(self, run: Run) -> None:
         call_id = run.call.call_id
         if call_id is None or run.function.options.idempotent:
-            self._check_room()
+            self._check_room(run)
             self._admit(run)
             return
         now = time.time()
@@ -186,8 +194,8 @@ class Dispatcher:
     def _remember(self, run: Run, call_id: CallId) -> None:
         run.remembered = True
         try:
-            self._check_room()
-        except Overloaded:
+            self._check_room(run)
+        except CallFailed:
             self._serving.memory.abandon(run.key.id, call_id)
             raise
         self._running[run.identity] = run
@@ -203,7 +211,9 @@ class Dispatcher:
         else:
             raise DeadlineExceeded("the call is still running at its deadline")
 
-    def _check_room(self) -> None:
+    def _check_room(self, run: Run) -> None:
+        if time.monotonic() >= run.deadline:
+            raise DeadlineExceeded("the deadline had passed before the function was started; it did not run")
         most = self._serving.options.max_pending_calls
         if self.pending >= most:
             raise Overloaded(f"{self.pending} calls are pending; max_pending_calls is {most}")
@@ -271,9 +281,10 @@ class Dispatcher:
         self._answer(run, self._serving.encode_problem(run.codec, error))
         if queued and places is not None:
             places.waiting.remove(run)
-            self._release(run)
+            self._release()
         elif run.task is not None:
-            run.task.cancel()
+            # Not before its first step, which would never come then, nor what follows it.
+            self._loop.call_soon(run.task.cancel)
 
     def _end(self, run: Run, answer: Recorded) -> None:
         """The function has ended."""
@@ -284,7 +295,7 @@ class Dispatcher:
             if places.waiting:
                 places.free -= 1
                 self._run(places.waiting.popleft())
-        self._release(run)
+        self._release()
 
     def _answer(self, run: Run, answer: Recorded) -> None:
         """Remember the answer, then give it to whoever waits for it; only the first one counts."""
@@ -299,9 +310,12 @@ class Dispatcher:
             except Exception:
                 log.exception("the answer of %s.%s could not be recorded", run.call.module, run.call.function)
         for deliver in (run.answer, *run.joined):
-            deliver(answer)
+            try:
+                deliver(answer)
+            except Exception:
+                log.exception("an answer of %s.%s could not be given", run.call.module, run.call.function)
 
-    def _release(self, run: Run) -> None:
+    def _release(self) -> None:
         self.pending -= 1
         if not self.pending:
             waiting, self._idle = self._idle, []

@@ -43,7 +43,7 @@ class Phase(Enum):
 class Connection:
     """One connection: its phase, since when, and how many requests it has had."""
 
-    __slots__ = ("phase", "requests", "since", "stream", "started")
+    __slots__ = ("phase", "requests", "since", "started", "stream", "taken")
 
     def __init__(self, stream: IOStream) -> None:
         self.stream = stream
@@ -52,6 +52,8 @@ class Connection:
         #: When the phase began, and when the first byte of a header was seen by a sweep (both `time.monotonic()`).
         self.since = time.monotonic()
         self.started: float | None = None
+        #: Bytes that the peer has taken, when a sweep last looked.
+        self.taken = 0
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase."""
@@ -69,12 +71,19 @@ class Connection:
         if self.phase is Phase.READING:
             return now - self.since > options.body_timeout
         if self.phase is Phase.SERVING:
-            return False
+            return self._unread(now) > options.body_timeout
         if self.buffered or self.requests <= 1:
             if self.started is None:
                 self.started = self.since if self.requests <= 1 else now
             return now - self.started > options.header_timeout
         return now - self.since > options.idle_timeout
+
+    def _unread(self, now: float) -> float:
+        """Since when the peer has taken nothing of an answer that is there, seconds."""
+        taken = getattr(self.stream, "_total_write_done_index", 0)
+        if taken != self.taken or not self.stream.writing():
+            self.taken, self.since = taken, now
+        return now - self.since
 
 
 class _Watched(httputil.HTTPMessageDelegate):

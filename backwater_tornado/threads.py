@@ -9,11 +9,14 @@ Rule: knows nothing of calls. A job is a function that never raises; its result 
 
 from __future__ import annotations
 
+import logging
 import threading
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+log = logging.getLogger("backwater.server")
 
 Job = Callable[[], Any]
 Deliver = Callable[[Any], None]
@@ -75,7 +78,13 @@ class ThreadPool:
         return False
 
     def _start_thread(self) -> None:
-        threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
+        except RuntimeError:  # the system has no more threads for us: those that there are go on
+            log.exception("a thread for plain functions could not be started")
+            with self._lock:
+                self._threads -= 1
+                self._waking = False
 
     def _run(self) -> None:
         woken = True

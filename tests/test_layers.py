@@ -37,7 +37,10 @@ CALLING = "errors options context protocol driving streams session"
 SERVING = "errors options context exposure protocol threads dispatch memory_sqlite listener"
 
 #: What the edges, which hold everything together, choose from.
-ALL_OF_OURS = f"__init__ marks coalescing curl gathering tornado_engine client service conversations handlers server {CALLING} {SERVING}"
+ALL_OF_OURS = (
+    "__init__ marks coalescing curl gathering tornado_engine client service conversations handlers server "
+    f"{CALLING} {SERVING}"
+)
 
 #: Plain values from modules that otherwise hold dice or clocks.
 VALUES = {"uuid.UUID"}
