@@ -152,7 +152,7 @@ class Lane:
 
     def _take_group(self) -> list[Pending]:
         """The next calls that fit into one request; those that were cancelled meanwhile are left out."""
-        room = self.session.options.limits.max_encoded_args_size
+        room = min(self.session.options.coalesce_size, self.session.options.limits.max_encoded_args_size)
         group: list[Pending] = []
         while self._waiting and len(group) < self.session.calls_per_request:
             pending = self._waiting[0]

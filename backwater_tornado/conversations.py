@@ -20,13 +20,13 @@ from typing import Protocol
 import msgspec
 
 from .dispatch import LARGE
-from .errors import CallFailed, Draining, InternalError
+from .errors import CallFailed, Draining, InternalError, ResultUnserializable, Unserializable
 from .options import Limits
 from .protocol.batches import FRAME_ROOM, BatchedAnswer, encode_answers, write_frame
 from .protocol.codec import JSON, Codec, codec_for
 from .protocol.memory import Recorded
 from .protocol.messages import Batch, HttpResponse
-from .protocol.problems import PROBLEM_MEDIA_TYPES, PROBLEM_VALUES
+from .protocol.problems import PROBLEM_MEDIA_TYPES, PROBLEM_VALUES, describe
 from .protocol.serving import Exchange
 from .protocol.signatures import RequestHead
 from .service import Service
@@ -220,13 +220,7 @@ class AnswerStream:
 
         def collect(answer: Recorded) -> None:
             self._left -= 1
-            try:
-                status, body = answer.status, _recode(answer, self._exchange.codec)
-            except CallFailed as error:
-                status, body = InternalError.status, self._exchange.codec.encode(describe(InternalError(error.detail)))
-            except Unserializable as error:
-                told = ResultUnserializable(str(error))
-                status, body = told.status, self._exchange.codec.encode(describe(told))
+            status, body = _recode(answer, self._exchange.codec)
             self._answers.append(BatchedAnswer(number, status, msgspec.Raw(body)))
             self._wake()
 
@@ -282,9 +276,13 @@ def _length(answer: tuple[int, BatchedAnswer]) -> int:
     return answer[0]
 
 
-def _recode(answer: Recorded, codec: Codec) -> bytes:
-    """An answer's body for `codec`; one that was recorded for a request in another media type is encoded again."""
+def _recode(answer: Recorded, codec: Codec) -> tuple[int, bytes]:
+    """An answer for `codec`; one that was recorded for a request in another media type is encoded again."""
     if answer.media_type in (codec.media_type, PROBLEM_MEDIA_TYPES[codec.media_type]):
-        return answer.body
+        return answer.status, answer.body
     recorded = codec_for(PROBLEM_VALUES.get(answer.media_type, answer.media_type), unsafe=True) or JSON
-    return codec.encode(recorded.decode(answer.body))
+    try:
+        return answer.status, codec.encode(recorded.decode(answer.body))
+    except (Unserializable, CallFailed) as error:
+        told = ResultUnserializable(f"the result was recorded as {answer.media_type}: {error}")
+        return told.status, codec.encode(describe(told))

@@ -207,7 +207,7 @@ class ListenerOptions:
     max_keepalive: int = 200
     #: From the first byte of a request to the end of its headers, seconds.
     header_timeout: float = 10.0
-    #: From the end of the headers to the end of the body, seconds.
+    #: From the end of the headers to the end of the body, and for a peer that takes nothing of its answer, seconds.
     body_timeout: float = 60.0
     #: A connection without a request is closed after this, seconds.
     idle_timeout: float = 75.0
@@ -256,6 +256,8 @@ class ClientOptions:
     max_connection_age: float = 120.0
     #: Calls that arrive while a request is in flight wait this long at most for company, seconds.
     coalesce_delay: float = 0.002
+    #: Encoded arguments that travel in one request, bytes; larger ones travel alone.
+    coalesce_size: int = 128 * 1024
     #: Calls in one request.
     max_calls_per_request: int = 500
     #: A file of certificates to trust instead of the system's; a pinned CA.
@@ -275,7 +277,7 @@ class ClientOptions:
             positive=("connect_timeout", "recv_timeout", "timeout", "max_attempts", "max_connections"),
             natural=("backoff", "max_backoff", "coalesce_delay"),
         )
-        _check(self, positive=("max_connection_age", "max_calls_per_request"))
+        _check(self, positive=("max_connection_age", "max_calls_per_request", "coalesce_size"))
 
     @property
     def call_timeout(self) -> float:
