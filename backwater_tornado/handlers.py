@@ -71,6 +71,8 @@ class _Incoming(HTTPMessageDelegate):
         self._connection = connection
         self._conversation: Conversation | None = None
         self._inner: HTTPMessageDelegate | None = None
+        #: The answer to HEAD has no body.
+        self._bodiless = False
         self._gone = False
 
     def headers_received(
@@ -82,6 +84,7 @@ class _Incoming(HTTPMessageDelegate):
             self._inner = self._front.application.start_request(self._server_conn, self._connection)
             return self._inner.headers_received(start_line, headers)
         self._conversation = Conversation(self._front.service, self)
+        self._bodiless = start_line.method == "HEAD"
         # The peer may go away at any time, also while the call runs.
         self._connection.set_close_callback(self.on_connection_close)  # type: ignore[attr-defined]
         self._conversation.head(read_head(start_line.method, start_line.path, headers, self._front.scheme))
@@ -114,7 +117,8 @@ class _Incoming(HTTPMessageDelegate):
         headers = HTTPHeaders(response.fields)
         if close:
             headers["Connection"] = "close"
-        self._connection.write_headers(_status_line(response.status), headers, response.body or None)
+        body = None if self._bodiless else response.body or None
+        self._connection.write_headers(_status_line(response.status), headers, body)
         self.end()
 
     def begin(self, status: int, fields: Mapping[str, str]) -> None:

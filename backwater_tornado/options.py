@@ -116,10 +116,14 @@ def _check_host(host: str) -> str:
     return name
 
 
+#: Numbers that stand for "as it is elsewhere" when they are None.
+_MAY_BE_NONE = frozenset({"timeout"})
+
+
 def _check(options: object, *, positive: Sequence[str] = (), natural: Sequence[str] = ()) -> None:
     for name in (*positive, *natural):
         value = getattr(options, name)
-        if value is None:
+        if value is None and name in _MAY_BE_NONE:
             continue
         lowest = "above 0" if name in positive else "0 or more"
         wrong = not isinstance(value, int | float) or isinstance(value, bool) or value < 0 or not value < float("inf")
@@ -160,7 +164,7 @@ class Limits:
             positive=("max_encoded_args_size", "max_encoded_result_size"),
             natural=("compression_threshold",),
         )
-        if not 1 <= self.compression_level <= 19:
+        if self.compression_level not in range(1, 20):
             raise InvalidOption(f"compression_level is between 1 and 19, not {self.compression_level!r}")
 
 
@@ -221,7 +225,7 @@ class ListenerOptions:
             self,
             positive=("max_connections", "max_keepalive", "header_timeout", "body_timeout", "idle_timeout"),
         )
-        if self.max_header_size < 2048:
+        if not isinstance(self.max_header_size, int) or self.max_header_size < 2048:
             raise InvalidOption(f"max_header_size is 2048 or more, not {self.max_header_size!r}")
 
 

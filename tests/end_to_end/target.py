@@ -119,8 +119,9 @@ def write_head(head: RequestHead) -> bytes:
 def exchange(port: int, head: RequestHead | bytes, body: bytes = b"", timeout: float = 20.0) -> Answer:
     """Send one request over a connection of its own and read its answer."""
     with connect(port, timeout) as connection:
-        connection.send((head if isinstance(head, bytes) else write_head(head)) + body)
-        return connection.read_answer()
+        sent = head if isinstance(head, bytes) else write_head(head)
+        connection.send(sent + body)
+        return connection.read_answer(with_body=not sent.startswith(b"HEAD "))
 
 
 class Connection:
@@ -133,7 +134,7 @@ class Connection:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def read_answer(self) -> Answer:
+    def read_answer(self, *, with_body: bool = True) -> Answer:
         """One answer; raises ConnectionError when the server has closed."""
         line = self._file.readline()
         if not line:
@@ -142,7 +143,8 @@ class Connection:
         while (field := self._file.readline().decode("latin-1").rstrip("\r\n")) != "":
             name, _, value = field.partition(":")
             fields[name.lower()] = value.strip()
-        return Answer(int(line.split()[1]), fields, self._file.read(int(fields.get("content-length", "0"))))
+        length = int(fields.get("content-length", "0")) if with_body else 0
+        return Answer(int(line.split()[1]), fields, self._file.read(length))
 
     @property
     def closed(self) -> bool:

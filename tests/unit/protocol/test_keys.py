@@ -440,6 +440,7 @@ GOOD = f'[[key]]\nsecret = "hex:{SECRET.hex()}"\n'
         ("[[key]]\nsecret = 'base64:AAAAA'", "secret is not base64"),
         ("[[key]]\nsecret = 'base64:AA=AAAAA'", "secret is not base64"),
         ("[[key]]\nsecret = 'base64:AAAA'", "16 bytes or more, not 3"),
+        ("[[key]]\nsecret = 'base64url:AAAAAAAAAAAAAAAAAAAAAA'", "unknown form; there are base64:, hex: and text:"),
         (GOOD + "not_before = 2026-07-01T12:00:00", "not_before needs its offset from UTC"),
         (GOOD + "not_after = 2026-07-01", "not_after must be a time"),
         (GOOD + "not_after = 'soon'", "not_after must be a time"),

@@ -106,3 +106,7 @@ def test_what_is_kept_is_what_is_outstanding() -> None:
         call = CallId(STREAM, number, max(0, number - 10))
         assert memory.begin("k", call, b"", 300, 1) is Begin.RUN
         memory.finish("k", call, Recorded(True, 200, "", b"0123456789"), 1)
+
+
+def test_it_says_from_when_on_it_remembers() -> None:
+    assert InProcessMemory(17.5).started == 17.5

@@ -395,3 +395,9 @@ def test_clocks_that_differ_a_little_do_not_differ(created: int, offset: float) 
 
 def test_pickled_arguments_are_sealed_like_others() -> None:
     assert fields(seal(outgoing(arguments=PICKLE.encode([[], {}])), codec=PICKLE))["content-type"] == PICKLE.media_type
+
+
+def test_a_body_that_is_not_compressed_is_bounded_as_well() -> None:
+    assert open_body(response(b"12345"), 5) == b"12345"
+    with pytest.raises(ResponseUndecodable, match="has 6 bytes; max_encoded_result_size is 5"):
+        open_body(response(b"123456"), 5)
