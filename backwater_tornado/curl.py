@@ -1,6 +1,6 @@
 """pycurl twice: a reused easy handle that blocks, and an engine that drives the multi handle on an event loop.
 
-Both keep their handles, so that connections and their setup are reused; both translate curl's failures once, here:
+Both keep their handles, so that connections and their setup are reused. Failures are told apart:
 `Unreachable` when nothing was sent, `OutcomeUnknown` when something was. A handle that a child process inherits is
 never touched again, not even to free it: that would speak on its parent's connections.
 
@@ -10,36 +10,18 @@ Rule: knows requests and bytes, not calls. The engine asks of a loop only what `
 from __future__ import annotations
 
 import ctypes
-import math
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakSet
 
 import pycurl
 
-from .errors import CallFailed, InvalidOption, ResponseUndecodable, TLSFailed, Unreachable
+from .errors import CallFailed, Unreachable
 from .options import ClientOptions
 from .protocol.calling import lost
 from .protocol.messages import HttpRequest, HttpResponse
-
-#: Headers that curl would add by itself.
-_UNWANTED = ["Accept:", "User-Agent:"]
-#: Room for a response's head and frames beside one result, bytes.
-_ROOM = 2 << 20
-
-#: Failures of a certificate, theirs or ours.
-CERTIFICATE_CODES = frozenset(
-    {
-        pycurl.E_PEER_FAILED_VERIFICATION,
-        pycurl.E_SSL_CERTPROBLEM,
-        pycurl.E_SSL_CIPHER,
-        pycurl.E_SSL_CACERT_BADFILE,
-        pycurl.E_SSL_ISSUER_ERROR,
-        pycurl.E_SSL_PINNEDPUBKEYNOTMATCH,
-    }
-)
+from .transfers import Transfer, make_handle, prepare, watch
 
 
 class EventLoop(Protocol):
@@ -61,171 +43,6 @@ class EventLoop(Protocol):
         """Call after some seconds; gives something with `cancel()`."""
 
 
-class Transfer:
-    """One request on one handle, from its start to its end."""
-
-    __slots__ = (
-        "__weakref__",
-        "_chunks",
-        "_lines",
-        "_moved",
-        "_moved_at",
-        "_patience",
-        "failure",
-        "handle",
-        "on_data",
-        "received",
-        "sent",
-    )
-
-    def __init__(self, options: ClientOptions) -> None:
-        self.handle = pycurl.Curl()
-        self._lines: list[bytes] = []
-        self._chunks: list[bytes] = []
-        #: Takes the body's bytes as they come, in place of keeping them.
-        self.on_data: Callable[[bytes], None] | None = None
-        self.failure: CallFailed | None = None
-        self.received = 0
-        #: How often curl has come to the point of sending the request.
-        self.sent = 0
-        #: Bytes so far as curl counts them, and when that last changed (`time.monotonic()`).
-        self._moved = 0
-        self._moved_at = 0.0
-        self._patience = options.recv_timeout
-        configure(self.handle, options)
-        self.handle.setopt(pycurl.PREREQFUNCTION, self._on_request)
-        self.handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
-        self.handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
-
-    def prepare(self, request: HttpRequest, timeout: float, *, fresh: bool) -> None:
-        """Set what differs from one request to the next."""
-        setopt = self.handle.setopt
-        setopt(pycurl.URL, request.url)
-        setopt(pycurl.HTTPHEADER, [*_UNWANTED, *[f"{name}: {value}" for name, value in request.fields]])
-        setopt(pycurl.POSTFIELDS, request.body)
-        setopt(pycurl.TIMEOUT_MS, max(1, math.ceil(timeout * 1000)))
-        setopt(pycurl.FRESH_CONNECT, 1 if fresh else 0)
-        self._lines.clear()
-        self._chunks.clear()
-        self.on_data = None
-        self.failure = None
-        self.received = 0
-        self.sent = 0
-
-    def head(self) -> HttpResponse:
-        """Status and fields as far as received; the last block counts, interim ones (100) are dropped."""
-        fields: dict[str, str] = {}
-        status = 0
-        for line in b"".join(self._lines).decode("latin-1").split("\n"):
-            name, colon, value = line.partition(":")
-            if colon:
-                name, value = name.lower(), value.strip()
-                fields[name] = f"{fields[name]}, {value}" if name in fields else value
-            elif line.startswith("HTTP/"):
-                fields.clear()
-                status = int(line.split(None, 2)[1])
-        return HttpResponse(status, fields, b"")
-
-    def response(self) -> HttpResponse:
-        """The whole response."""
-        head = self.head()
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        return HttpResponse(head.status, head.fields, body)
-
-    def verdict(self) -> CallFailed | None:
-        """What is wrong with a transfer that curl calls good: to it, a head that was cut is one that ended."""
-        if self._lines and self._lines[-1] in (b"\r\n", b"\n"):
-            return None
-        return lost("the connection was closed within the head of the answer")
-
-    def translate(self, code: int, text: str) -> CallFailed:
-        """curl's error as ours."""
-        if self.failure is not None:
-            return self.failure
-        if code == pycurl.E_FILESIZE_EXCEEDED:
-            return ResponseUndecodable("the answer is larger than max_encoded_result_size allows")
-        if self.sent > 1:
-            return lost("the connection was closed before an answer came")
-        if self.sent:
-            return lost(f"{text} (curl {code})")
-        if code in CERTIFICATE_CODES:
-            return TLSFailed(f"{text}: check the certificate, or name its authority with ca_file")
-        return Unreachable(f"{text} (curl {code})")
-
-    def _on_request(self, *addresses: object) -> int:
-        """Once per transfer: where a kept connection dies without an answer, curl would send the request again itself.
-
-        The first copy may have reached a server that has been restarted since; only a new attempt of ours says so.
-        """
-        self.sent += 1
-        self._moved_at = time.monotonic()
-        return int(pycurl.PREREQFUNC_OK if self.sent == 1 else pycurl.PREREQFUNC_ABORT)
-
-    def watch(self) -> None:
-        """Have curl itself end a silent transfer; it looks about once a second, which lets Ctrl-C through, too."""
-        self.handle.setopt(pycurl.NOPROGRESS, 0)
-        self.handle.setopt(pycurl.XFERINFOFUNCTION, self.silent)
-
-    def silent(self, expected: int, received: int, to_send: int, sent: int) -> bool:
-        """Whether the request was sent and these counts of bytes have not moved for `recv_timeout`.
-
-        curl's own limit of speed is no help: it takes five seconds more, and is not looked at while others are busy.
-        """
-        moved = received + sent
-        if moved != self._moved:
-            self._moved = moved
-            self._moved_at = time.monotonic()
-        elif self.sent and time.monotonic() - self._moved_at >= self._patience:
-            self.failure = lost(f"nothing was heard for {self._patience:g} s")
-            return True
-        return False
-
-    def _on_header(self, line: bytes) -> None:
-        self._lines.append(line)
-
-    def _on_body(self, data: bytes) -> int | None:
-        self.received += len(data)
-        if self.on_data is None:
-            self._chunks.append(data)
-            return None
-        try:
-            self.on_data(data)
-        except CallFailed as error:
-            # An exception out of a callback would be printed and lost.
-            self.failure = error
-            return -1
-        return None
-
-
-def configure(handle: pycurl.Curl, options: ClientOptions) -> None:
-    """Everything that stays the same for all requests of a client."""
-    settings: dict[int, Any] = {
-        pycurl.NOSIGNAL: 1,
-        pycurl.POST: 1,
-        pycurl.FOLLOWLOCATION: 0,
-        pycurl.PATH_AS_IS: 1,
-        pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
-        pycurl.CONNECTTIMEOUT_MS: math.ceil(options.connect_timeout * 1000),
-        pycurl.MAXLIFETIME_CONN: math.ceil(options.max_connection_age),
-        pycurl.MAXAGE_CONN: math.ceil(min(options.max_connection_age, 60.0)),
-        pycurl.MAXFILESIZE_LARGE: options.limits.max_encoded_result_size + _ROOM,
-        pycurl.TCP_KEEPALIVE: 1,
-    }
-    named = {
-        pycurl.CAINFO: options.ca_file,
-        pycurl.SSLCERT: options.client_cert,
-        pycurl.SSLKEY: options.client_key,
-        pycurl.PROXY: options.proxy,
-    }
-    settings.update({option: value for option, value in named.items() if value is not None})
-    settings.update(options.curl_options)
-    for option, value in settings.items():
-        try:
-            handle.setopt(option, value)
-        except (pycurl.error, TypeError) as error:
-            raise InvalidOption(f"curl option {option} does not take {value!r}: {error}") from error
-
-
 def _keep_for_ever(inherited: object) -> None:
     """Keep what a parent process left behind, beyond the end of the interpreter too, which frees all that it can reach.
 
@@ -241,7 +58,7 @@ class EasyTransport:
         self._options = options
         self._local = threading.local()
         #: Those of all threads, for `abandon`.
-        self._transfers: WeakSet[Transfer] = WeakSet()
+        self._handles: WeakSet[pycurl.Curl] = WeakSet()
 
     def send(self, request: HttpRequest, timeout: float, *, fresh: bool) -> tuple[HttpResponse, int]:
         """Send and wait; gives the response and the bytes of its body.
@@ -258,10 +75,11 @@ class EasyTransport:
         self, request: HttpRequest, timeout: float, *, fresh: bool
     ) -> tuple[HttpResponse, int, CallFailed | None]:
         """As `send`; a response that was cut is given as far as it came, with what cut it."""
-        transfer = self._transfer()
-        transfer.prepare(request, timeout, fresh=fresh)
+        handle, transfer = self._handle()
+        transfer.clear()
+        prepare(handle, request, timeout, fresh=fresh)
         try:
-            transfer.handle.perform()
+            handle.perform()
             cut = transfer.verdict()
         except pycurl.error as error:
             code, text = error.args
@@ -275,24 +93,24 @@ class EasyTransport:
     def abandon(self) -> None:
         """In a child process: never touch the parent's handles."""
         # The threads of the parent are gone, and what was local to them with them, but for these references.
-        _keep_for_ever(list(self._transfers))
-        self._transfers = WeakSet()
+        _keep_for_ever(list(self._handles))
+        self._handles = WeakSet()
         self._local = threading.local()
 
     def close(self) -> None:
         """Close this thread's connections; those of other threads close with their threads."""
-        transfer = getattr(self._local, "transfer", None)
-        if transfer is not None:
-            transfer.handle.close()
-            del self._local.transfer
+        found = getattr(self._local, "handle", None)
+        if found is not None:
+            found[0].close()
+            del self._local.handle
 
-    def _transfer(self) -> Transfer:
-        transfer: Transfer | None = getattr(self._local, "transfer", None)
-        if transfer is None:
-            transfer = self._local.transfer = Transfer(self._options)
-            transfer.watch()
-            self._transfers.add(transfer)
-        return transfer
+    def _handle(self) -> tuple[pycurl.Curl, Transfer]:
+        found: tuple[pycurl.Curl, Transfer] | None = getattr(self._local, "handle", None)
+        if found is None:
+            found = self._local.handle = make_handle(self._options)
+            watch(*found)
+            self._handles.add(found[0])
+        return found
 
 
 Done = Callable[[Transfer, CallFailed | None], None]
@@ -308,7 +126,7 @@ class MultiEngine:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, options.max_connections)
-        self._idle: list[Transfer] = []
+        self._idle: list[tuple[pycurl.Curl, Transfer]] = []
         self._active: dict[pycurl.Curl, tuple[Transfer, Done]] = {}
         self._watched: dict[int, int] = {}
         self._timer: Any = None
@@ -336,12 +154,13 @@ class MultiEngine:
         """
         if self._closed:
             raise Unreachable("the client is closed")
-        transfer = self._idle.pop() if self._idle else Transfer(self._options)
-        transfer.prepare(request, timeout, fresh=fresh)
+        handle, transfer = self._idle.pop() if self._idle else make_handle(self._options)
+        transfer.clear()
+        prepare(handle, request, timeout, fresh=fresh)
         if on_data is not None:
             transfer.on_data = lambda data: on_data(transfer, data)
-        self._active[transfer.handle] = transfer, done
-        self._multi.add_handle(transfer.handle)
+        self._active[handle] = transfer, done
+        self._multi.add_handle(handle)
         if self._watch_timer is None:
             self._watch_later()
         return transfer
@@ -351,8 +170,8 @@ class MultiEngine:
         self._closed = True
         for handle in list(self._active):
             self._end(handle, lost("the client was closed"))
-        for transfer in self._idle:
-            transfer.handle.close()
+        for handle, _ in self._idle:
+            handle.close()
         self._idle.clear()
         for timer in (self._timer, self._watch_timer):
             if timer is not None:
@@ -433,4 +252,5 @@ class MultiEngine:
         try:
             done(transfer, error)
         finally:
-            self._idle.append(transfer)
+            transfer.clear()
+            self._idle.append((handle, transfer))

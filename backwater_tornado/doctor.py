@@ -18,7 +18,7 @@ from typing import Any
 
 import pycurl
 
-from .curl import CERTIFICATE_CODES, EasyTransport, configure
+from .curl import EasyTransport
 from .errors import CallFailed, SignatureFromFuture, SignatureStale
 from .findings import (
     Finding,
@@ -36,6 +36,7 @@ from .options import ClientOptions, Endpoint
 from .protocol.calling import Attempt, Outgoing, decode_problem
 from .protocol.keys import Key, KeyRing
 from .session import Session
+from .transfers import CERTIFICATE_CODES, configure
 
 #: No server has it.
 MODULE = "backwater-doctor"

@@ -225,7 +225,8 @@ class ListenerOptions:
             self,
             positive=("max_connections", "max_keepalive", "header_timeout", "body_timeout", "idle_timeout"),
         )
-        if not isinstance(self.max_header_size, int) or self.max_header_size < 2048:
+        _check(self, positive=("max_header_size",))
+        if self.max_header_size < 2048:
             raise InvalidOption(f"max_header_size is 2048 or more, not {self.max_header_size!r}")
 
 

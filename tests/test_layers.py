@@ -38,7 +38,7 @@ SERVING = "errors options context exposure protocol threads dispatch memory_sqli
 
 #: What the edges, which hold everything together, choose from.
 ALL_OF_OURS = (
-    "__init__ marks coalescing curl gathering tornado_engine client service conversations handlers server "
+    "__init__ marks coalescing curl transfers gathering tornado_engine client service conversations handlers server "
     f"{CALLING} {SERVING}"
 )
 
@@ -68,13 +68,14 @@ TABLE: Mapping[str, May] = {
     "server": May(f"{SERVING} service handlers conversations", "tornado"),
     "streams": May(never="time asyncio socket logging"),
     "session": May(CALLING, "msgspec", never="asyncio socket"),
-    "curl": May("errors options protocol.calling protocol.messages", "pycurl tornado"),
+    "transfers": May("errors options protocol", "pycurl", never="os random secrets asyncio logging"),
+    "curl": May("errors options protocol.calling protocol.messages transfers", "pycurl tornado"),
     "tornado_engine": May("errors options protocol.calling protocol.messages", "tornado"),
     "coalescing": May(f"{CALLING} curl deadlines"),
     "gathering": May(f"{CALLING} curl"),
     "client": May(f"{CALLING} curl tornado_engine coalescing gathering", "pycurl tornado"),
     "findings": May("errors options protocol.keys", never=IMPURE),
-    "doctor": May(f"{CALLING} curl findings", "pycurl"),
+    "doctor": May(f"{CALLING} curl transfers findings", "pycurl"),
     "__init__": May("errors options context marks exposure protocol memory_sqlite server client"),
     "testing": May(ALL_OF_OURS, "tornado"),
     "loading": May("errors exposure", never=IMPURE.replace("os ", "")),

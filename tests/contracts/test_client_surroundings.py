@@ -111,7 +111,8 @@ def test_after_a_fork_both_sides_go_on(serving: tuple[RunningServer, str], of_th
     assert results == [1, 2]
     assert client.counters()["requests"] == requests + 1
     assert client.counters()["retries"] == 0
-    assert _connections(server) == 1
+    if not of_thread:  # a thread's connection ends with the thread
+        assert _connections(server) == 1
 
 
 _FORKING = """

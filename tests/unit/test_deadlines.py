@@ -16,10 +16,12 @@ from backwater_tornado.deadlines import Deadlines
 class Run:
     deadline: float
     expired: list[float] = field(default_factory=list)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def _expire(run: Run) -> None:
     run.expired.append(time.monotonic())
+    run.over.set()
 
 
 def _run(test: Callable[[Deadlines[Run]], Coroutine[Any, Any, None]]) -> None:
@@ -72,8 +74,7 @@ def test_one_that_is_over_already_expires_at_the_next_turn() -> None:
         run = Run(time.monotonic() - 5)
         deadlines.add(run)
         assert run.expired == []
-        while not run.expired:
-            await asyncio.sleep(0.001)
+        await run.over.wait()
 
     _run(test)
 
@@ -83,8 +84,7 @@ def test_an_earlier_one_is_not_kept_waiting_by_a_later() -> None:
         late, soon = Run(time.monotonic() + 60), Run(time.monotonic() + 0.03)
         deadlines.add(late)
         deadlines.add(soon)
-        while not soon.expired:
-            await asyncio.sleep(0.001)
+        await soon.over.wait()
         assert late.expired == []
         deadlines.close()
 
