@@ -40,7 +40,7 @@ bench: .venv/.installed-benchmarks
 # One stamp file per set of dependencies, so that the second run starts at once.
 .venv/.installed: pyproject.toml | .venv/bin/python
 	@echo 'installing the package into .venv'
-	@.venv/bin/python -m pip install -e . $(QUIETLY)
+	@.venv/bin/python -m pip install -e '.[demo]' $(QUIETLY)
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
