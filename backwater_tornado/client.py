@@ -76,6 +76,10 @@ class _Face:
         urls = ", ".join(target.endpoint.url for target in self._session.targets)
         return f"{type(self).__name__}({urls})"
 
+    def _hold(self) -> object:
+        """What a child process must not free before `_abandon`."""
+        return None
+
     def _abandon(self) -> None:
         raise NotImplementedError
 
@@ -133,6 +137,9 @@ class Client(_Face):
         response, received = self._transport.send(sealed.request, timeout, fresh=step.fresh)
         session.count_response(received)
         return session.open(sealed, step.target, response)
+
+    def _hold(self) -> object:
+        return self._transport.hold()
 
     def _abandon(self) -> None:
         self._session.renew()
@@ -270,14 +277,24 @@ def _client_for(server: tuple[object, object], options: dict[str, Any]) -> Clien
         client = Client(*server, **options)
     _CLIENTS[name] = client
     while len(_CLIENTS) > _MAX_CLIENTS:
-        _CLIENTS.pop(next(iter(_CLIENTS)))
+        # Other threads may be here, too.
+        _CLIENTS.pop(next(iter(list(_CLIENTS))), None)
     return client
+
+
+#: While a process forks: what the child must not free.
+_HELD: list[object] = []
+
+
+def _hold_all() -> None:
+    _HELD.extend(face._hold() for face in list(_FACES))
 
 
 def _abandon_all() -> None:
     for face in list(_FACES):
         face._abandon()
+    _HELD.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
+    os.register_at_fork(before=_hold_all, after_in_parent=_HELD.clear, after_in_child=_abandon_all)

@@ -59,6 +59,7 @@ class EasyTransport:
         self._local = threading.local()
         #: Those of all threads, for `abandon`.
         self._handles: WeakSet[pycurl.Curl] = WeakSet()
+        self._lock = threading.Lock()
 
     def send(self, request: HttpRequest, timeout: float, *, fresh: bool) -> tuple[HttpResponse, int]:
         """Send and wait; gives the response and the bytes of its body.
@@ -90,11 +91,16 @@ class EasyTransport:
             cut.__cause__ = error
         return transfer.response(), transfer.received, cut
 
+    def hold(self) -> list[pycurl.Curl]:
+        """The handles of all threads, before a fork: a child frees what is local to threads that it does not have."""
+        with self._lock:
+            return list(self._handles)
+
     def abandon(self) -> None:
         """In a child process: never touch the parent's handles."""
-        # The threads of the parent are gone, and what was local to them with them, but for these references.
         _keep_for_ever(list(self._handles))
         self._handles = WeakSet()
+        self._lock = threading.Lock()
         self._local = threading.local()
 
     def close(self) -> None:
@@ -109,7 +115,8 @@ class EasyTransport:
         if found is None:
             found = self._local.handle = make_handle(self._options)
             watch(*found)
-            self._handles.add(found[0])
+            with self._lock:
+                self._handles.add(found[0])
         return found
 
 

@@ -1,8 +1,9 @@
-"""What holds for every test: how hypothesis searches. The time limit of a test stands in pyproject.toml."""
+"""What holds for every test: how hypothesis searches, and that Ctrl-C works. The time limit of a test stands in pyproject.toml."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -13,3 +14,6 @@ settings.register_profile("home", _COMMON)
 settings.register_profile("ci", _COMMON, derandomize=True, database=None, print_blob=True)
 settings.register_profile("thorough", _COMMON, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "home"))
+
+# A runner that was started in the background ignores SIGINT, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)

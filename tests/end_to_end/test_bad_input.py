@@ -436,6 +436,18 @@ def test_a_refusal_of_a_large_body_reaches_its_sender(target: Target) -> None:
             assert isinstance(raised.value.hint, errors.SignatureInvalid)
 
 
+@pytest.mark.parametrize("size", [60_000, 1_000_000])
+def test_a_refused_body_that_is_not_too_large_is_read_and_the_connection_kept(target: Target, size: int) -> None:
+    body = _noise(size)
+    head = _sign(_head(body), OTHER_SECRET)
+    good, arguments = _call()
+    assert isinstance(good, RequestHead)
+    with connect(target.port) as connection:
+        connection.send(write_head(head) + body + write_head(good) + arguments)
+        assert connection.read_answer().status == 401
+        assert connection.read_answer().value == 3
+
+
 def _noise(size: int) -> bytes:
     return random.Random(1).randbytes(size)
 

@@ -62,6 +62,10 @@ class Functions:
         self.ran.append(what)
 
     @backwater.expose
+    async def note_awaited(self, what: str) -> None:
+        self.ran.append(what)
+
+    @backwater.expose
     def wait(self) -> str:
         self.entered.release()
         assert self.go.wait(20)
@@ -260,9 +264,10 @@ def test_a_call_that_comes_too_late_is_not_run(server: RunningServer, functions:
     from tests.end_to_end.test_bad_input import MSGPACK, _head, _sign
 
     body = MSGPACK.encode([["late"], {}])
-    for more in ({}, {"idempotency_key": '"late.1";settled=0'}):
-        head = _sign(_head(body, path="/backwater/2/functions/note", backwater_timeout="0", **more), OLD)
-        assert exchange(server.port, head, body).value["type"].endswith("deadline_exceeded")
+    for function in ("note", "note_awaited"):
+        for more in ({}, {"idempotency_key": f'"{function}.1";settled=0'}):
+            head = _sign(_head(body, path=f"/backwater/2/functions/{function}", backwater_timeout="0", **more), OLD)
+            assert exchange(server.port, head, body).value["type"].endswith("deadline_exceeded")
     _client(server).call("functions", "note", "in time")
     assert functions.ran == ["in time"]
 

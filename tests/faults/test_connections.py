@@ -47,7 +47,7 @@ class Functions:
         return "waited"
 
     def large(self) -> bytes:
-        return bytes(range(256)) * (7 << 12)
+        return bytes(range(256)) * (12 << 12)
 
 
 @contextmanager
@@ -165,11 +165,13 @@ def test_a_call_that_takes_long_is_no_dawdler() -> None:
 
 
 def test_a_peer_that_takes_nothing_of_its_answer_is_hung_up_on() -> None:
-    with _serving(**{**PATIENT, "body_timeout": SOON}) as (server, _), ExitStack() as stack:
-        connection = stack.enter_context(connect(server.port))
+    limits = {**PATIENT, "body_timeout": SOON, "max_encoded_result_size": 32 << 20}
+    with _serving(**limits) as (server, _), connect(server.port) as connection:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         # JSON is not compressed for those who do not say that they take it.
         connection.send(_json_request("large"))
+        assert connection.socket.recv(100).startswith(b"HTTP/1.1 200")
+        assert _connections(server) == 1
         _until(lambda: _connections(server) == 0)
         _good_call(server)
 

@@ -109,6 +109,18 @@ def test_no_wake_up_is_lost(size: int, seed: int) -> None:
     _run(test, size)
 
 
+def test_jobs_that_wait_for_one_another_get_a_thread_each() -> None:
+    """Both come while a thread is being woken for the first: that one wakes another for the second."""
+
+    async def test(pool: ThreadPool) -> None:
+        for _ in range(200):
+            barrier = threading.Barrier(3)
+            futures = [_submit(pool, lambda barrier=barrier: barrier.wait(10)) for _ in range(3)]  # type: ignore[misc]
+            assert sorted(await asyncio.gather(*futures)) == [0, 1, 2]
+
+    _run(test)
+
+
 def test_jobs_may_be_submitted_from_many_threads() -> None:
     async def test(pool: ThreadPool) -> None:
         loop = asyncio.get_running_loop()
