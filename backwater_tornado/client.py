@@ -55,7 +55,7 @@ class _Face:
     def __init__(self, endpoints: object, secret: object, **options: Any) -> None:
         self._session = Session(endpoints, secret, options)
         self._own = CallOptions()
-        _FACES.add(self)
+        _FACES.add(self)  # type: ignore[arg-type]  # there are no others than the two below
 
     def with_options(self, **options: Any) -> Self:
         """The same client (connections, counters) with options of `CallOptions` for the calls made through it."""
@@ -75,13 +75,6 @@ class _Face:
     def __repr__(self) -> str:
         urls = ", ".join(target.endpoint.url for target in self._session.targets)
         return f"{type(self).__name__}({urls})"
-
-    def _hold(self) -> object:
-        """What a child process must not free before `_abandon`."""
-        return None
-
-    def _abandon(self) -> None:
-        raise NotImplementedError
 
 
 class Client(_Face):
@@ -139,6 +132,7 @@ class Client(_Face):
         return session.open(sealed, step.target, response)
 
     def _hold(self) -> object:
+        """What a child process must not free before `_abandon`."""
         return self._transport.hold()
 
     def _abandon(self) -> None:
@@ -219,6 +213,10 @@ class AsyncClient(_Face):
             lane = lanes[id(target)] = Lane(self._session, engine, target, loop)
         return lane
 
+    def _hold(self) -> object:
+        """Nothing is local to a thread here."""
+        return None
+
     def _abandon(self) -> None:
         self._session.renew()
         for engine, _ in self._lanes.values():
@@ -238,7 +236,7 @@ def spread(call: Sequence[Any]) -> tuple[str, str, Sequence[Any], dict[str, Any]
     raise CallFailed("a call is (module, function), (module, function, args) or (module, function, args, kwargs)")
 
 
-_FACES: WeakSet[_Face] = WeakSet()
+_FACES: WeakSet[Client | AsyncClient] = WeakSet()
 #: Clients of `call`, the last used at the end.
 _CLIENTS: dict[object, Client] = {}
 _MAX_CLIENTS = 32

@@ -104,6 +104,9 @@ class OutcomeUnknown(CallFailed):
     status = 409
     title = "Nobody can tell whether the function ran"
 
+    #: An attempt heard nothing for `recv_timeout`: the function may just take long, so the attempt does not count.
+    silent: bool = False
+
 
 class DeadlineExceeded(CallFailed, TimeoutError):
     """The time given to the call is over."""

@@ -138,7 +138,7 @@ class Transfer:
             self._moved = moved
             self._moved_at = time.monotonic()
         elif self.sent and time.monotonic() - self._moved_at >= self._patience:
-            self.failure = lost(f"nothing was heard for {self._patience:g} s")
+            self.failure = lost(f"nothing was heard for {self._patience:g} s", silent=True)
             return True
         return False
 

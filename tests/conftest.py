@@ -1,4 +1,4 @@
-"""What holds for every test: how hypothesis searches, and that Ctrl-C works. The time limit of a test stands in pyproject.toml."""
+"""What holds for every test: how hypothesis searches, and that Ctrl-C works. The time limit is in pyproject.toml."""
 
 from __future__ import annotations
 

@@ -38,10 +38,11 @@ from .codec import codec_for
 from .problems import PROBLEM_VALUES, rebuild
 
 
-def lost(text: str) -> OutcomeUnknown:
+def lost(text: str, *, silent: bool = False) -> OutcomeUnknown:
     """The failure of an attempt that was sent and got no verified answer; the same call may be sent again."""
     error = OutcomeUnknown(text)
     error.retryable = True
+    error.silent = silent
     return error
 
 
@@ -94,6 +95,8 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     media_type: str
     body: bytes
+    #: Seconds that the response asks to wait before another attempt.
+    retry_after: float | None = None
 
 
 # The life of a call --------------------------------------------------------------------------------------------------
@@ -139,6 +142,8 @@ class _Course:
         self._clock = clock
         self._dice = dice
         self._attempts = 0
+        #: Attempts that heard nothing, while the function may just take long.
+        self._silent = 0
         self._skewed = 0
         self._began = 0.0
         self._failure: CallFailed | None = None
@@ -162,9 +167,11 @@ class _Course:
         if isinstance(failure, OutcomeUnknown | Unverified | Replayed) and call.sent_since is None:
             call.sent_since = self._began
         self._skewed += isinstance(failure, SignatureStale | SignatureFromFuture)
-        if not failure.retryable or self._skewed > 1 or self._attempts >= options.max_attempts:
+        silent = isinstance(failure, OutcomeUnknown) and failure.silent
+        self._silent += silent
+        if not failure.retryable or self._skewed > 1 or self._attempts - self._silent >= options.max_attempts:
             raise _ended(failure, call)
-        pause = _pause(failure, self._attempts, options, self._dice)
+        pause = 0.0 if silent else _pause(failure, self._attempts - self._silent, options, self._dice)
         now = self._clock()
         if isinstance(failure, Unreachable):
             self._targets[self._at].down_until = now + options.max_backoff
@@ -225,7 +232,10 @@ def _timed_out(failure: CallFailed, call: Outgoing, attempts: int) -> CallFailed
 
 def decode_problem(answer: Answer) -> CallFailed:
     """The error that an answer carries; raises `ResponseUndecodable`."""
-    return rebuild(decode_answer(answer, unsafe=False), answer.status)
+    error = rebuild(decode_answer(answer, unsafe=False), answer.status)
+    if error.retry_after is None:
+        error.retry_after = answer.retry_after
+    return error
 
 
 def decode_answer(answer: Answer, *, unsafe: bool) -> Any:

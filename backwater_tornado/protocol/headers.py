@@ -91,6 +91,13 @@ def accepted_media_types(field: str) -> list[str]:
     return [name for _, _, name in sorted(weighed)]
 
 
+def read_retry_after(text: str | None) -> float | None:
+    """The seconds of a Retry-After field (RFC 9110, 10.2.3); None for a date, or anything else."""
+    if text is None or not (text.isascii() and text.isdigit() and len(text) < 5):
+        return None
+    return float(text)
+
+
 def format_timeout(seconds: float) -> str:
     """Seconds left, with milliseconds, as `bounded_timeout`."""
     return f"{bounded_timeout(seconds):.3f}".rstrip("0").rstrip(".")

@@ -35,6 +35,7 @@ from .headers import (
     format_timeout,
     parse_traceparent,
     read_digest,
+    read_retry_after,
 )
 from .keys import Key
 from .messages import HttpRequest, HttpResponse
@@ -180,9 +181,7 @@ def explain_unsigned(response: HttpResponse, error: ResponseUnsigned) -> CallFai
     """What an unsigned answer is told as: a gateway's trouble may pass; a claim of the server's is final and a hint."""
     if "signature" not in response.fields and response.status in GATEWAY_STATUSES:
         passing = lost(f"a proxy on the way, or the server, answered {response.status} without a signature")
-        retry_after = response.fields.get("retry-after", "")
-        if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 5:
-            passing.retry_after = float(retry_after)
+        passing.retry_after = read_retry_after(response.fields.get("retry-after"))
         return passing
     hint: Refused | None = None
     if response.fields.get("content-type") == "application/problem+json" and len(response.body) < 65536:
@@ -219,7 +218,8 @@ def open_one(sealed: Sealed, response: HttpResponse, limit: int) -> tuple[Answer
     """The verified answer to a request for one call (or a refusal of the whole request)."""
     parameters = verify_head(sealed, response)
     body = open_body(response, limit)
-    return Answer(response.status, response.fields["content-type"], body), parameters
+    media_type = response.fields["content-type"]
+    return Answer(response.status, media_type, body, read_retry_after(response.fields.get("retry-after"))), parameters
 
 
 def answers_reader(sealed: Sealed, response: HttpResponse, limit: int) -> FrameReader | None:

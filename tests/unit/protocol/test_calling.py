@@ -425,3 +425,26 @@ def test_a_lost_answer_is_an_unknown_outcome_that_may_be_asked_for_again() -> No
     assert type(error) is OutcomeUnknown
     assert error.retryable
     assert not OutcomeUnknown().retryable
+
+
+def test_silence_does_not_count_as_an_attempt_and_needs_no_pause() -> None:
+    """A function may take longer than `recv_timeout`: the call is asked for again until its own deadline."""
+    silence = [lost("nothing was heard", silent=True) for _ in range(30)]
+    life = Life(*silence, GOOD, takes=5.0, call=outgoing(deadline=1000.0), max_attempts=2)
+    assert life.run() is GOOD
+    assert life.pauses == []
+    assert life.now == 155.0
+
+
+def test_other_failures_between_silences_are_counted() -> None:
+    silence = lost("nothing was heard", silent=True)
+    life = Life(silence, lost("cut"), silence, lost("cut"), call=outgoing(deadline=1000.0), max_attempts=2)
+    assert life.fails(OutcomeUnknown).detail == "cut"
+    assert len(life.attempts) == 4
+
+
+def test_what_the_response_asks_to_wait_is_waited_where_the_problem_says_nothing() -> None:
+    answer = refusal(Overloaded("later"))
+    life = Life(Answer(answer.status, answer.media_type, answer.body, 3.0), GOOD)
+    assert life.run() is GOOD
+    assert life.pauses == [3.0]

@@ -19,6 +19,7 @@ from backwater_tornado.protocol.headers import (
     parse_timeout,
     parse_traceparent,
     read_digest,
+    read_retry_after,
 )
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -276,3 +277,22 @@ def test_long_odd_fields_are_read_in_linear_time(text: str) -> None:
         with pytest.raises(RequestMalformed):
             parse(text)
     assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("17", 17.0),
+        ("9999", 9999.0),
+        (None, None),
+        ("", None),
+        ("10000", None),
+        ("-1", None),
+        ("1.5", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds(text: str | None, seconds: float | None) -> None:
+    assert read_retry_after(text) == seconds
+    assert read_retry_after("²") is None
+    assert read_retry_after("Sun, 06 Nov 1994 08:49:37 GMT") is None
