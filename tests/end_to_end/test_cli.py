@@ -21,6 +21,9 @@ from backwater_tornado.keyfiles import read_keys
 from backwater_tornado.protocol.keys import format_key, parse_keys
 from tests.end_to_end.processes import COMMAND, MODULE, PATIENCE, Serving, environment, run
 
+# Real processes, or many seconds: once, on the source tree.
+pytestmark = pytest.mark.slow
+
 SECRET = b"a secret of the command's tests"
 
 

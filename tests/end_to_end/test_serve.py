@@ -20,6 +20,9 @@ from backwater_tornado.protocol.keys import format_key
 from backwater_tornado.session import Session
 from tests.end_to_end.processes import MODULE, PATIENCE, Serving
 
+# Real processes, or many seconds: once, on the source tree.
+pytestmark = pytest.mark.slow
+
 SECRET = b"a secret of the tests of serving"
 
 

@@ -16,6 +16,9 @@ from backwater_tornado.errors import BodyTooLarge, BodyUndecodable, NestedTooDee
 from backwater_tornado.protocol.codec import JSON, MAX_DEPTH, MSGPACK
 from backwater_tornado.protocol.compression import compress, decompress
 
+# Many seconds: once, on the source tree.
+pytestmark = pytest.mark.slow
+
 def ext(data, code=1):
     return b"\\xc9" + len(data).to_bytes(4, "big") + bytes([code]) + data
 
