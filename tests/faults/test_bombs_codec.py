@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Many seconds: once, on the source tree.
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 
 PRELUDE = """
@@ -15,9 +18,6 @@ import resource, sys, threading
 from backwater_tornado.errors import BodyTooLarge, BodyUndecodable, NestedTooDeep, Unserializable
 from backwater_tornado.protocol.codec import JSON, MAX_DEPTH, MSGPACK
 from backwater_tornado.protocol.compression import compress, decompress
-
-# Many seconds: once, on the source tree.
-pytestmark = pytest.mark.slow
 
 def ext(data, code=1):
     return b"\\xc9" + len(data).to_bytes(4, "big") + bytes([code]) + data
