@@ -284,7 +284,14 @@ def _methods(source: object, module: object) -> dict[str, Any]:
         found = _marked({name: inspect.getattr_static(kind, name) for name, _ in every}, module)
     else:
         found = {name: value for name, value in vars(kind).items() if not name.startswith("_") and _is_method(value)}
-    return {name: value.__get__(source, kind) if hasattr(value, "__get__") else value for name, value in found.items()}
+    return {name: _bind(value, source) for name, value in found.items()}
+
+
+def _bind(value: Any, source: object) -> Any:
+    """An attribute of a class as its instance has it. A partial is no method, and Python 3.13 warns of binding it."""
+    if isinstance(value, functools.partial) or not hasattr(value, "__get__"):
+        return value
+    return value.__get__(source, type(source))
 
 
 def _is_method(value: object) -> bool:
