@@ -24,6 +24,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 #: What `--fast` runs: all that needs no server and no process of its own.
 FAST_TESTS = ("tests/unit", "tests/test_layers.py", "tests/test_shape.py")
 
+#: What the wheel is tried with on the Python that has run all tests on the source.
+EDGE_TESTS = ("tests/contracts", "tests/end_to_end", "tests/vectors", "tests/test_examples.py", "tests/test_exports.py")
+
 #: The tail of the report is read by `.ci/run`, which repeats it after make's own last words.
 SUMMARY_FILE = PROJECT / "build" / "tests-summary.txt"
 
@@ -119,10 +122,12 @@ class Run:
         place = environments.copy_tests(PROJECT, folder)
         env = environments.clean_environment()
         origin = "import sys, backwater_tornado as b; sys.exit(not b.__file__.startswith(sys.prefix) and b.__file__)"
+        # This very Python has just run the rest on the source.
+        chosen = EDGE_TESTS if version == environments.OWN_VERSION else ()
         return (
             self._preparation.wait_for(version)
             and went_well([installed, "-P", "-c", origin], env=env)
-            and self.pytest(installed, "-m", "not slow", place=place, env=env)
+            and self.pytest(installed, "-m", "not slow", *chosen, place=place, env=env)
         )
 
     def end(self) -> None:

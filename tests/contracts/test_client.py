@@ -507,7 +507,8 @@ def test_a_lost_answer_is_asked_for_again(connect: Connect, server: RunningServe
 def test_a_server_that_is_down_is_passed_over(connect: Connect, server: RunningServer) -> None:
     client = connect(["http://127.0.0.1:1", server.url], timeout=20.0)
     if not _knows_what_was_sent(client):
-        with pytest.raises(errors.OutcomeUnknown):
+        # Its pauses are drawn: either its attempts or its time is over first.
+        with pytest.raises((errors.OutcomeUnknown, errors.DeadlineExceeded)):
             client.using(lambda real: real.with_options(timeout=2.0).call("functions", "add", 1))
         idempotent = client.client.with_options(idempotent=True)
         assert client.using(lambda _: idempotent.call("functions", "add", 1)) == 1
