@@ -37,8 +37,8 @@ class Received:
 
     @property
     def has_head(self) -> bool:
-        """Whether the head has come to its end; to curl, one that was cut has ended, too."""
-        return bool(self._lines) and not self._lines[-1].strip()
+        """Whether the final head has come to its end; to curl, one that was cut has ended, too."""
+        return bool(self._lines) and not self._lines[-1].strip() and self._status() >= 200
 
     def complete(self, response: TornadoResponse) -> None:
         """The whole response."""
@@ -49,12 +49,15 @@ class Received:
         """Status and fields."""
         if self._response is not None:
             return self._response
-        status = int(self._lines[0].split(None, 2)[1]) if self._lines else 0
-        return HttpResponse(status, _fields(HTTPHeaders.parse("".join(self._lines[1:]))), b"")
+        return HttpResponse(self._status(), _fields(HTTPHeaders.parse("".join(self._lines[1:]))), b"")
 
     def response(self) -> HttpResponse:
         """The whole response."""
         return self.head()
+
+    def _status(self) -> int:
+        words = self._lines[0].split(None, 2) if self._lines else []
+        return int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
 
 
 def _fields(headers: HTTPHeaders) -> dict[str, str]:
@@ -92,12 +95,26 @@ class TornadoEngine:
     ) -> None:
         received = Received()
         failure: list[CallFailed] = []
+        # Tornado's clients do not promise that the lines of the head come before the body, and since 6.6 they may not.
+        early: list[bytes] = []
+
+        def take_line(line: str) -> None:
+            received.add_header(line)
+            if received.has_head:
+                hand_on()
 
         def take(data: bytes) -> None:
             received.received += len(data)
+            early.append(data)
+            if received.has_head:
+                hand_on()
+
+        def hand_on() -> None:
+            due, early[:] = early[:], []
             try:
-                if on_data is not None and not failure:
-                    on_data(received, data)
+                for data in due:
+                    if on_data is not None and not failure:
+                        on_data(received, data)
             except CallFailed as error:
                 failure.append(error)
 
@@ -110,7 +127,7 @@ class TornadoEngine:
             request_timeout=timeout,
             follow_redirects=False,
             decompress_response=False,
-            header_callback=received.add_header,
+            header_callback=take_line,
             streaming_callback=take if on_data is not None else None,
         )
         try:

@@ -90,6 +90,31 @@ def test_an_answer_in_parts_is_handed_on_with_its_head() -> None:
     assert received.received == 6
 
 
+@pytest.mark.parametrize("lines", [HEAD, ["HTTP/1.1 100 Continue\r\n", "\r\n", *HEAD]], ids=["plain", "after 100"])
+@pytest.mark.parametrize("known", [0, 1, 2], ids=lambda known: f"{known} lines known")
+def test_parts_that_come_before_their_head_wait_for_it(lines: list[str], known: int) -> None:
+    """As Tornado 6.6's curl client gives them when head and body arrive together."""
+
+    async def answer(request: HTTPRequest) -> HTTPResponse:
+        assert request.header_callback is not None
+        assert request.streaming_callback is not None
+        for line in lines[:known]:
+            request.header_callback(line)
+        for part in (b"an", b"swer"):
+            request.streaming_callback(part)
+        for line in lines[known:]:
+            request.header_callback(line)
+        return HTTPResponse(request, 200, headers=HTTPHeaders(), buffer=io.BytesIO())
+
+    parts: list[tuple[int, dict[str, str], bytes]] = []
+    received, error, _ = _send(
+        answer, on_data=lambda got, data: parts.append((got.head().status, dict(got.head().fields), data))
+    )
+    assert error is None
+    assert parts == [(200, {"content-type": "text/plain"}, b"an"), (200, {"content-type": "text/plain"}, b"swer")]
+    assert received.received == 6
+
+
 def test_what_refuses_the_parts_fails_the_request() -> None:
     async def answer(request: HTTPRequest) -> HTTPResponse:
         return _whole(request)
