@@ -64,6 +64,45 @@ def _fields(headers: HTTPHeaders) -> dict[str, str]:
     return {name.lower(): value.strip() for name, value in headers.items()}
 
 
+class _Parts:
+    """Hands on the body as it comes, though never before its head.
+
+    Tornado's clients do not promise that order: the curl client of 6.6 may give body that came with the head first.
+    """
+
+    def __init__(self, received: Received, on_data: Callable[[Received, bytes], None] | None) -> None:
+        self._received = received
+        self._on_data = on_data
+        self._waiting: list[bytes] = []
+        self.failure: CallFailed | None = None
+
+    def take_line(self, line: str) -> None:
+        """A line of the head."""
+        self._received.add_header(line)
+        self._hand_on()
+
+    def take(self, data: bytes) -> None:
+        """A part of the body."""
+        self._received.received += len(data)
+        self._waiting.append(data)
+        self._hand_on()
+
+    def fail(self, error: CallFailed) -> None:
+        """Only the first failure counts, and ends the handing on."""
+        self.failure = self.failure or error
+
+    def _hand_on(self) -> None:
+        if not self._received.has_head:
+            return
+        due, self._waiting = self._waiting, []
+        try:
+            for data in due:
+                if self._on_data is not None and self.failure is None:
+                    self._on_data(self._received, data)
+        except CallFailed as error:
+            self.fail(error)
+
+
 class TornadoEngine:
     """See the head of this module."""
 
@@ -94,30 +133,7 @@ class TornadoEngine:
         on_data: Callable[[Received, bytes], None] | None,
     ) -> None:
         received = Received()
-        failure: list[CallFailed] = []
-        # Tornado's clients do not promise that the lines of the head come before the body, and since 6.6 they may not.
-        early: list[bytes] = []
-
-        def take_line(line: str) -> None:
-            received.add_header(line)
-            if received.has_head:
-                hand_on()
-
-        def take(data: bytes) -> None:
-            received.received += len(data)
-            early.append(data)
-            if received.has_head:
-                hand_on()
-
-        def hand_on() -> None:
-            due, early[:] = early[:], []
-            try:
-                for data in due:
-                    if on_data is not None and not failure:
-                        on_data(received, data)
-            except CallFailed as error:
-                failure.append(error)
-
+        parts = _Parts(received, on_data)
         wanted = HTTPRequest(
             request.url,
             method="POST",
@@ -127,8 +143,8 @@ class TornadoEngine:
             request_timeout=timeout,
             follow_redirects=False,
             decompress_response=False,
-            header_callback=take_line,
-            streaming_callback=take if on_data is not None else None,
+            header_callback=parts.take_line,
+            streaming_callback=parts.take if on_data is not None else None,
         )
         try:
             # Tornado's own limit leaves out the time in its queue.
@@ -137,11 +153,11 @@ class TornadoEngine:
             done(received, lost(f"the HTTP client failed: {type(error).__name__} {error}"))
             return
         if response.code == 599:
-            failure.append(lost(f"the HTTP client failed: {response.error}"))
+            parts.fail(lost(f"the HTTP client failed: {response.error}"))
         elif not received.has_head:
-            failure.append(lost("the connection was closed within the head of the answer"))
+            parts.fail(lost("the connection was closed within the head of the answer"))
         received.complete(response)
-        done(received, failure[0] if failure else None)
+        done(received, parts.failure)
 
     def close(self) -> None:
         """End the requests in flight; the HTTP client itself is its owner's."""
