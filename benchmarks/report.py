@@ -13,6 +13,8 @@ from rich.table import Table
 from rounds import Sample, Wire
 
 OURS = ("ours-blocking", "ours-awaitable")
+#: The same with plain functions, for which the server needs threads.
+THREADS = ("ours-blocking-threads", "ours-awaitable-threads")
 TYPED, STRUCT, GZIP = "grpc-aio", "grpc-aio-struct", "grpc-aio-gzip"
 
 Cell = tuple[str, int]
@@ -64,7 +66,7 @@ def _cell_rows(samples: Sequence[Sample]) -> list[Row]:
             p99=measures.percentile(buckets, 0.99),
             client_cpu=measures.spread([sample.client_cpu / sample.calls for sample in mine]).median,
             server_cpu=measures.spread([sample.server_cpu / sample.calls for sample in mine]).median,
-            ratios={ours: ratio for ours in OURS if (ratio := _ratio(samples, ours, variant)) is not None},
+            ratios={ours: ratio for ours in (*OURS, *THREADS) if (ratio := _ratio(samples, ours, variant)) is not None},
         )
         found.append(row)
     return sorted(found, key=lambda row: -row.rate.median)
@@ -81,7 +83,7 @@ def _ratio(samples: Iterable[Sample], ours: str, theirs: str) -> Spread | None:
 
 
 def verdicts(table: dict[Cell, list[Row]], wire: Sequence[Wire]) -> list[Verdict]:
-    """The targets of the issue, each on `add` and on `echo` where it speaks of calls."""
+    """The targets, each on `add` and on `echo` where it speaks of calls."""
     found = []
     for case in ("add", "echo"):
         one, crowd = table.get((case, 1), []), table.get((case, 100), [])
@@ -89,6 +91,8 @@ def verdicts(table: dict[Cell, list[Row]], wire: Sequence[Wire]) -> list[Verdict
             _speed(f"{case}: blocking client, one caller ÷ grpcio aio", one, OURS[0], [TYPED], 1.0),
             _speed(f"{case}: 100 awaitable callers ÷ grpcio aio", crowd, OURS[1], [TYPED], 3.0),
             _speed(f"{case}: 100 awaitable callers ÷ best of the others", crowd, OURS[1], _others(crowd), 2.0),
+            _speed(f"{case}: one caller of plain functions ÷ grpcio aio", one, THREADS[0], [TYPED], None),
+            _speed(f"{case}: 100 callers of plain functions ÷ grpcio aio", crowd, THREADS[1], [TYPED], None),
         ]
     for kind in sorted({one.payload for one in wire}):
         for name, rival, most in (("typed", TYPED, 0.5), ("Struct", STRUCT, None), ("typed, gzip on", GZIP, None)):
@@ -97,18 +101,19 @@ def verdicts(table: dict[Cell, list[Row]], wire: Sequence[Wire]) -> list[Verdict
 
 
 def _others(crowd: Sequence[Row]) -> list[str]:
-    return [row.variant for row in crowd if row.variant not in {*OURS, TYPED, STRUCT, GZIP}]
+    return [row.variant for row in crowd if row.variant not in {*OURS, *THREADS, TYPED, STRUCT, GZIP}]
 
 
-def _speed(name: str, cell: Sequence[Row], ours: str, rivals: Sequence[str], least: float) -> Verdict:
+def _speed(name: str, cell: Sequence[Row], ours: str, rivals: Sequence[str], least: float | None) -> Verdict:
     """Against several rivals the one with the lowest ratio counts."""
     ratios = {row.variant: row.ratios[ours] for row in cell if row.variant in rivals and ours in row.ratios}
+    wanted = "-" if least is None else f"≥ {least:g}"
     if not ratios:
-        return Verdict(name, f"≥ {least:g}", "not measured", None, None)
+        return Verdict(name, wanted, "not measured", None, None)
     hardest = min(ratios, key=lambda variant: ratios[variant].median)
     ratio = ratios[hardest]
     measured = f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})" + (f", {hardest}" if len(rivals) > 1 else "")
-    return Verdict(name, f"≥ {least:g}", measured, ratio.median, ratio.median >= least)
+    return Verdict(name, wanted, measured, ratio.median, None if least is None else ratio.median >= least)
 
 
 def _bytes(name: str, counted: tuple[Sequence[Wire], str], rival: str, most: float | None) -> Verdict:

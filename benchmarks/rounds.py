@@ -1,6 +1,6 @@
 """The measuring: slices of all variants in shuffled order, round after round, so that a ratio compares neighbours.
 
-The machine may change its speed by 1.75 x within seconds (PEERS-RPC). A slice of a third of a second and its neighbours
+The machine may change its speed by 1.75 x within seconds. A slice of a third of a second and its neighbours
 mostly meet the same speed; the median over rounds takes care of the rest.
 """
 

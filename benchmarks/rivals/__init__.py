@@ -11,6 +11,8 @@ from rivals.contract import Variant
 MODULES: dict[str, str] = {
     "ours-blocking": "ours",
     "ours-awaitable": "ours",
+    "ours-blocking-threads": "ours",
+    "ours-awaitable-threads": "ours",
     "grpc-sync": "grpc_blocking",
     "grpc-sync-struct": "grpc_blocking",
     "grpc-aio": "grpc_asyncio",
