@@ -141,7 +141,8 @@ class Conversation:
                 self._task = asyncio.get_running_loop().create_task(self._answer_many(self._batch))
             else:
                 call = self._batch.calls[0]
-                self._service.dispatcher.start(exchange.key, call, exchange.answer_codec, self._answer_one)
+                form = self._service.serving.form(exchange)
+                self._service.dispatcher.start(exchange.key, call, form, self._answer_one)
 
     def _answer_one(self, answer: Recorded) -> None:
         extra = {"retry-after": "1"} if answer.status == 503 else {}
@@ -150,10 +151,10 @@ class Conversation:
     async def _answer_many(self, batch: Batch) -> None:
         exchange, service, outlet = self._exchange, self._service, self._outlet
         stream = AnswerStream(exchange, service.options.limits, len(batch.calls))
-        start, key, codec = service.dispatcher.start, exchange.key, exchange.codec
+        start, key, form = service.dispatcher.start, exchange.key, service.serving.form(exchange)
         for call in batch.calls:
             assert call.call_id is not None
-            start(key, call, codec, stream.collector(call.call_id.number))
+            start(key, call, form, stream.collector(call.call_id.number))
         response = service.serving.begin_stream(exchange, time.time())
         try:
             outlet.begin(response.status, response.fields)

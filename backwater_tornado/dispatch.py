@@ -23,12 +23,11 @@ from .context import CURRENT, CallContext
 from .deadlines import Deadlines
 from .errors import CallFailed, DeadlineExceeded, InternalError, Overloaded
 from .exposure import Function
-from .protocol.codec import Codec
+from .protocol.forms import Form
 from .protocol.keys import Key
 from .protocol.memory import Begin, CallId, Recorded
 from .protocol.messages import Call
-from .protocol.problems import describe_exception
-from .protocol.serving import Serving, call_digest, decode_arguments
+from .protocol.serving import Serving, call_digest
 from .threads import ThreadPool
 
 log = logging.getLogger("backwater.server")
@@ -48,7 +47,7 @@ class Run:
 
     key: Key
     call: Call
-    codec: Codec
+    form: Form
     answer: Answer
     function: Function
     context: CallContext
@@ -94,17 +93,17 @@ class Dispatcher:
         self.pending = 0
         self._sweeping = loop.call_later(SWEEP_PERIOD, self._sweep)
 
-    def start(self, key: Key, call: Call, codec: Codec, answer: Answer) -> None:
+    def start(self, key: Key, call: Call, form: Form, answer: Answer) -> None:
         """Run a call; `answer` is called once, now or later, on the loop."""
         arrived = time.monotonic()
         if len(call.arguments) > LARGE:
             # Decoding them would hold up every other call: a thread does it.
             self.pending += 1
             self._threads.submit(
-                lambda: self._prepare(key, call, codec, answer, arrived), lambda run: self._begin_large(run, answer)
+                lambda: self._prepare(key, call, form, answer, arrived), lambda run: self._begin_large(run, answer)
             )
         else:
-            self._begin(self._prepare(key, call, codec, answer, arrived), answer)
+            self._begin(self._prepare(key, call, form, answer, arrived), answer)
 
     async def drained(self) -> None:
         """Wait until no function runs."""
@@ -129,19 +128,19 @@ class Dispatcher:
 
     # Before the run --------------------------------------------------------------------------------------------------
 
-    def _prepare(self, key: Key, call: Call, codec: Codec, answer: Answer, arrived: float) -> Run | Recorded:
+    def _prepare(self, key: Key, call: Call, form: Form, answer: Answer, arrived: float) -> Run | Recorded:
         """The run of a call, or the problem of one that can be refused without asking the memory."""
         try:
-            return self._check(key, call, codec, answer, arrived)
+            return self._check(key, call, form, answer, arrived)
         except CallFailed as error:
-            return self._serving.encode_problem(codec, error)
+            return form.encode_problem(error)
         except Exception:
             log.exception("calling %s.%s failed", call.module, call.function)
-            return self._serving.encode_problem(codec, InternalError())
+            return form.encode_problem(InternalError())
 
-    def _check(self, key: Key, call: Call, codec: Codec, answer: Answer, arrived: float) -> Run:
-        function = self._serving.find_function(key, call)
-        args, kwargs = function.bind_arguments(*decode_arguments(codec, call.arguments))
+    def _check(self, key: Key, call: Call, form: Form, answer: Answer, arrived: float) -> Run:
+        function = form.find_function(key, call)
+        args, kwargs = function.bind_arguments(*form.decode_arguments(call.arguments))
         longest = self._serving.options.max_time_limit
         timeout = min(function.options.time_limit or longest, longest)
         if call.timeout is not None:
@@ -156,7 +155,7 @@ class Dispatcher:
             deadline=deadline,
             traceparent=call.traceparent,
         )
-        return Run(key, call, codec, answer, function, context, deadline, args, kwargs)
+        return Run(key, call, form, answer, function, context, deadline, args, kwargs)
 
     def _begin_large(self, run: Run | Recorded, answer: Answer) -> None:
         self._begin(run, answer)
@@ -170,10 +169,10 @@ class Dispatcher:
         try:
             self._begin_run(run)
         except CallFailed as error:
-            answer(self._serving.encode_problem(run.codec, error))
+            answer(run.form.encode_problem(error))
         except Exception:
             log.exception("calling %s.%s failed", run.call.module, run.call.function)
-            answer(self._serving.encode_problem(run.codec, InternalError()))
+            answer(run.form.encode_problem(InternalError()))
 
     def _begin_run(self, run: Run) -> None:
         call_id = run.call.call_id
@@ -246,9 +245,9 @@ class Dispatcher:
     async def _run_on_loop(self, run: Run) -> None:
         try:
             value = await run.function.call(*run.args, **run.kwargs)
-            answer = self._serving.encode_result(run.codec, value)
+            answer = run.form.encode_result(value)
         except asyncio.CancelledError:
-            answer = self._serving.encode_problem(run.codec, DeadlineExceeded("the function was cancelled"))
+            answer = run.form.encode_problem(DeadlineExceeded("the function was cancelled"))
         except BaseException as raised:  # noqa: BLE001 - whatever it raises is its caller's to know
             answer = self._encode_exception(run, raised)
         self._end(run, answer)
@@ -256,11 +255,11 @@ class Dispatcher:
     def _run_in_thread(self, run: Run) -> Recorded:
         """Run in a thread of the pool; the result is encoded there too, off the loop."""
         if run.answered:
-            return self._serving.encode_problem(run.codec, DeadlineExceeded("no thread was free in time"))
+            return run.form.encode_problem(DeadlineExceeded("no thread was free in time"))
         CURRENT.set(run.context)
         try:
             value = run.function.call(*run.args, **run.kwargs)
-            return self._serving.encode_result(run.codec, value)
+            return run.form.encode_result(value)
         except BaseException as raised:  # noqa: BLE001 - as above
             return self._encode_exception(run, raised)
         finally:
@@ -268,8 +267,7 @@ class Dispatcher:
 
     def _encode_exception(self, run: Run, raised: BaseException) -> Recorded:
         log.warning("%s.%s raised %s", run.call.module, run.call.function, type(raised).__name__, exc_info=raised)
-        told = describe_exception(raised, with_traceback=self._serving.options.return_exception_stacktraces)
-        return self._serving.encode_problem(run.codec, told)
+        return run.form.encode_exception(raised)
 
     # After the run ---------------------------------------------------------------------------------------------------
 
@@ -278,7 +276,7 @@ class Dispatcher:
         places = self._places.get(id(run.function))
         queued = places is not None and run in places.waiting
         error = DeadlineExceeded("the deadline passed " + ("before a place was free" if queued else "while it ran"))
-        self._answer(run, self._serving.encode_problem(run.codec, error))
+        self._answer(run, run.form.encode_problem(error))
         if queued and places is not None:
             places.waiting.remove(run)
             self._release()

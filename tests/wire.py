@@ -138,5 +138,5 @@ def answered(
     """The server's response to a sealed request."""
     serving = serving or serving_of(sealed.key)
     exchange = arrive(serving, received(sealed), sealed.request.body)
-    answer = recorded or serving.encode_result(exchange.answer_codec, value)
+    answer = recorded or serving.form(exchange).encode_result(value)
     return serving.respond(exchange, answer, NOW, {})

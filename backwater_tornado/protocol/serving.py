@@ -12,35 +12,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import unquote
 
 from backwater_tornado.errors import (
     BodyTooLarge,
-    BodyUndecodable,
     CallFailed,
     DeadlineExceeded,
     DigestMismatch,
     LengthRequired,
     MethodNotAllowed,
     NotAcceptable,
-    NotInScope,
     PathNotFound,
     RequestMalformed,
-    ResultTooLarge,
-    ResultUnserializable,
     SignatureStale,
-    Unserializable,
     UnsupportedEncoding,
     UnsupportedMediaType,
     WrongAuthority,
 )
-from backwater_tornado.exposure import Exposure, Function
+from backwater_tornado.exposure import Exposure
 from backwater_tornado.options import ServerOptions
 
 from .batches import ANSWERS_MEDIA_TYPES, decode_envelope
-from .codec import JSON, MSGPACK, Codec, codec_for
+from .codec import JSON, Codec, codec_for
 from .compression import compress, decompress
+from .forms import CodecForm, Form, encode_problem
 from .headers import (
     accepted_media_types,
     encode_bytes,
@@ -53,7 +48,6 @@ from .headers import (
 from .keys import Key, KeyRing
 from .memory import CallId, CallMemory, Recorded
 from .messages import Batch, Call, HttpResponse
-from .problems import PROBLEM_MEDIA_TYPES, describe, plainly
 from .signatures import CLOCK_SLACK, RequestHead, Verified, check_freshness, sign_response, verify_request
 
 RETRY_AFTER = 1.0
@@ -110,36 +104,9 @@ class Serving:
         assert exchange.batch is not None
         return exchange.batch
 
-    def find_function(self, key: Key, call: Call) -> Function:
-        """The exposed function, if the key may call it."""
-        function = self.exposure.find(call.module, call.function)
-        if not key.scopes.allows_call(call.module, call.function):
-            raise NotInScope(f"the key {key.id} may not call {call.module}.{call.function}")
-        return function
-
-    def encode_result(self, codec: Codec, value: Any) -> Recorded:
-        """A function's result as an answer; one that cannot be encoded, or is too large, becomes a problem."""
-        limit = self.options.limits.max_encoded_result_size
-        try:
-            body = codec.encode(value)
-        except Unserializable as error:
-            return self.encode_problem(codec, ResultUnserializable(str(error)))
-        if len(body) > limit:
-            text = f"the encoded result has {len(body)} bytes; max_encoded_result_size is {limit}"
-            return self.encode_problem(codec, ResultTooLarge(text))
-        return Recorded(True, 200, codec.media_type, body)
-
-    @staticmethod
-    def encode_problem(codec: Codec, error: CallFailed) -> Recorded:
-        """An error as an answer."""
-        media_type = PROBLEM_MEDIA_TYPES[codec.media_type]
-        values = JSON if codec is JSON else MSGPACK
-        problem = describe(error)
-        try:
-            body = values.encode(problem)
-        except Unserializable:  # the error's own members or the exception's arguments: the rest is text and numbers
-            body = values.encode(plainly(problem))
-        return Recorded(False, error.status, media_type, body)
+    def form(self, exchange: Exchange) -> Form:
+        """How the request's calls are read and answered; only after `accept_body`."""
+        return CodecForm(self.exposure, self.options, exchange.codec, exchange.answer_codec)
 
     def respond(self, exchange: Exchange, answer: Recorded, now: float, extra: Mapping[str, str]) -> HttpResponse:
         """The response that carries one answer: compressed, digested, and signed if the request's signature was."""
@@ -181,7 +148,7 @@ class Serving:
         if error.status == 405:
             extra["allow"] = "POST"
         codec = exchange.answer_codec if exchange.verified is not None else JSON
-        return self.respond(exchange, self.encode_problem(codec, error), now, extra)
+        return self.respond(exchange, encode_problem(codec, error), now, extra)
 
 
 def takes_zstd(exchange: Exchange) -> bool:
@@ -364,15 +331,6 @@ def _call_id(exchange: Exchange, stream: str, number: int, settled: int, age: fl
         # `created` is in whole seconds: up to one of them is not the way's.
         age += max(0.0, exchange.now - exchange.verified.parameters.created - 1)
     return CallId(stream, number, settled, age)
-
-
-def decode_arguments(codec: Codec, arguments: bytes) -> tuple[list[Any], dict[str, Any]]:
-    """`[args, kwargs]` of one call; raises `BodyUndecodable`."""
-    decoded = codec.decode(arguments)
-    match decoded:
-        case [list() | tuple() as args, dict() as kwargs] if all(isinstance(name, str) for name in kwargs):
-            return list(args), kwargs
-    raise BodyUndecodable("the body is not [[argument, …], {name: argument, …}]")
 
 
 def call_digest(call: Call) -> bytes:

@@ -13,7 +13,8 @@ import pytest
 from backwater_tornado.dispatch import Dispatcher
 from backwater_tornado.exposure import Exposed
 from backwater_tornado.marks import expose
-from backwater_tornado.protocol.codec import JSON, MSGPACK
+from backwater_tornado.protocol.codec import JSON, MSGPACK, Codec
+from backwater_tornado.protocol.forms import CodecForm
 from backwater_tornado.protocol.memory import CallId, Recorded
 from backwater_tornado.protocol.messages import Call
 from tests.wire import KEY, STREAM, serving_of
@@ -61,9 +62,14 @@ def _call(function: str, *, number: int | None = None, timeout: float | None = N
     return Call("functions", function, MSGPACK.encode([[], {}]), timeout=timeout, call_id=call_id)
 
 
+def _form(dispatcher: Dispatcher, codec: Codec = MSGPACK) -> CodecForm:
+    serving = dispatcher._serving
+    return CodecForm(serving.exposure, serving.options, codec, codec)
+
+
 def _start(dispatcher: Dispatcher, call: Call) -> asyncio.Future[Recorded]:
     future = asyncio.get_running_loop().create_future()
-    dispatcher.start(KEY, call, MSGPACK, future.set_result)
+    dispatcher.start(KEY, call, _form(dispatcher), future.set_result)
     return future
 
 
@@ -95,7 +101,7 @@ def test_an_answer_that_cannot_be_given_holds_back_no_other(function: str, caplo
         raise ZeroDivisionError
 
     async def test(dispatcher: Dispatcher, functions: Functions) -> None:
-        dispatcher.start(KEY, _call(function, number=1), MSGPACK, refuse)
+        dispatcher.start(KEY, _call(function, number=1), _form(dispatcher), refuse)
         retry = _start(dispatcher, _call(function, number=1))
         others = [_start(dispatcher, _call(function)) for _ in range(5)]
         assert [_value(await each) for each in (retry, *others)] == ["done"] * 6
@@ -146,7 +152,7 @@ def test_a_large_call_that_is_being_read_counts_as_pending() -> None:
     async def test(dispatcher: Dispatcher, functions: Functions) -> None:
         large = Call("functions", "quick", JSON.encode([["x" * 300_000], {}]))
         future = asyncio.get_running_loop().create_future()
-        dispatcher.start(KEY, large, JSON, future.set_result)
+        dispatcher.start(KEY, large, _form(dispatcher, JSON), future.set_result)
         assert dispatcher.pending == 1
         await dispatcher.drained()
         assert future.done()

@@ -173,9 +173,9 @@ def answer(vector: dict[str, Any], outcome: object) -> dict[str, Any]:
     if isinstance(outcome, Overloaded):
         return written_response(sealed, serving.refuse(exchange, outcome, NOW + 0.5))
     if isinstance(outcome, CallFailed):
-        recorded = serving.encode_problem(exchange.answer_codec, outcome)
+        recorded = serving.form(exchange).encode_problem(outcome)
     else:
-        recorded = serving.encode_result(exchange.answer_codec, outcome)
+        recorded = serving.form(exchange).encode_result(outcome)
     return written_response(sealed, serving.respond(exchange, recorded, NOW + 0.5, {}))
 
 

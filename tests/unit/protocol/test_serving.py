@@ -16,19 +16,14 @@ from backwater_tornado.errors import (
     InternalError,
     LengthRequired,
     MethodNotAllowed,
-    NestedTooDeep,
     NotAcceptable,
-    NotInScope,
     Overloaded,
     PathNotFound,
-    RemoteError,
     Replayed,
     RequestMalformed,
     SignatureFromFuture,
     SignatureInvalid,
     SignatureStale,
-    UnknownFunction,
-    UnknownModule,
     UnsupportedEncoding,
     UnsupportedMediaType,
     WrongAuthority,
@@ -37,10 +32,9 @@ from backwater_tornado.exposure import Exposed
 from backwater_tornado.protocol.batches import BatchedCall, Envelope, encode_envelope
 from backwater_tornado.protocol.codec import JSON, MSGPACK, PICKLE
 from backwater_tornado.protocol.compression import decompress
-from backwater_tornado.protocol.keys import Key, Scopes
+from backwater_tornado.protocol.keys import Key
 from backwater_tornado.protocol.memory import CallId, InProcessMemory, Recorded
 from backwater_tornado.protocol.messages import Call, HttpResponse
-from backwater_tornado.protocol.problems import TYPE_PREFIX
 from backwater_tornado.protocol.serving import (
     BODY_STEPS,
     HEAD_STEPS,
@@ -56,7 +50,6 @@ from backwater_tornado.protocol.serving import (
     check_replay,
     check_signature,
     choose_codecs,
-    decode_arguments,
     decompress_body,
     read_calls,
     read_target,
@@ -467,45 +460,7 @@ def test_what_is_refused_before_its_signature_is_checked_is_not_remembered() -> 
     accept(signed(), serving)
 
 
-# Looking up
-
-
-def test_an_exposed_function_is_found() -> None:
-    assert serving_of().find_function(KEY, Call("tasks", "add", b"")).name == "add"
-
-
-def test_unknown_modules_and_functions_are_refused() -> None:
-    with pytest.raises(UnknownModule):
-        serving_of().find_function(KEY, Call("nothing", "add", b""))
-    with pytest.raises(UnknownFunction):
-        serving_of().find_function(KEY, Call("tasks", "sub", b""))
-
-
-def test_a_key_calls_only_what_its_scopes_allow() -> None:
-    key = Key(b"s" * 32, "narrow", scopes=Scopes(call=("tasks.sub",)))
-    with pytest.raises(NotInScope, match="the key narrow may not call tasks.add"):
-        serving_of(key).find_function(key, Call("tasks", "add", b""))
-
-
-@pytest.mark.parametrize("codec", [MSGPACK, JSON])
-def test_arguments_are_two_collections(codec: Any) -> None:
-    assert decode_arguments(codec, codec.encode([[1, [2]], {"a": 3}])) == ([1, [2]], {"a": 3})
-    assert decode_arguments(codec, codec.encode([(), {}])) == ([], {})
-
-
-@pytest.mark.parametrize(
-    "value", [None, [], [[]], [[], {}, {}], {"a": {}}, "ab", [{}, []], ["ab", {}], [[], []], [[], {1: 2}]]
-)
-def test_arguments_of_another_shape_are_undecodable(value: object) -> None:
-    with pytest.raises(BodyUndecodable):
-        decode_arguments(MSGPACK, MSGPACK.encode(value))
-
-
-def test_arguments_that_cannot_be_decoded_are_refused() -> None:
-    with pytest.raises(BodyUndecodable):
-        decode_arguments(MSGPACK, b"\xc1")
-    with pytest.raises(NestedTooDeep):
-        decode_arguments(MSGPACK, b"\x91" * 1000 + b"\x90")
+# Telling calls apart
 
 
 def test_the_digest_of_a_call_tells_names_and_arguments_apart() -> None:
@@ -529,7 +484,7 @@ def answer(
     serving = serving_of(limits=limits)
     head = signed(fields)
     exchange = arrive(serving, head)
-    return serving.respond(exchange, serving.encode_result(exchange.answer_codec, value), NOW + 0.9, {}), head
+    return serving.respond(exchange, serving.form(exchange).encode_result(value), NOW + 0.9, {}), head
 
 
 def test_an_answer_is_encoded_digested_and_signed() -> None:
@@ -573,45 +528,14 @@ def test_nothing_is_compressed_for_somebody_unknown() -> None:
     assert not takes_zstd(Exchange(signed(), NOW))
 
 
-def test_a_result_without_a_form_on_the_wire_becomes_a_problem() -> None:
-    recorded = serving_of().encode_result(MSGPACK, object())
-    assert (recorded.ok, recorded.status, recorded.media_type) == (False, 500, "application/problem+msgpack")
-    assert MSGPACK.decode(recorded.body)["type"] == TYPE_PREFIX + "result_unserializable"
-
-
-def test_a_result_beyond_the_limit_becomes_a_problem() -> None:
-    serving = serving_of(limits={"max_encoded_result_size": 100})
-    assert serving.encode_result(MSGPACK, b"x" * 98) == Recorded(
-        True, 200, "application/msgpack", MSGPACK.encode(b"x" * 98)
-    )
-    recorded = serving.encode_result(MSGPACK, b"x" * 99)
-    assert MSGPACK.decode(recorded.body)["detail"] == "the encoded result has 101 bytes; max_encoded_result_size is 100"
-
-
-@pytest.mark.parametrize(
-    ("codec", "media_type", "reads"),
-    [
-        (MSGPACK, "application/problem+msgpack", MSGPACK),
-        (JSON, "application/problem+json", JSON),
-        (PICKLE, "application/problem+msgpack", MSGPACK),
-    ],
-)
-def test_a_problem_travels_in_the_media_type_that_goes_with_the_answers(
-    codec: Any, media_type: str, reads: Any
-) -> None:
-    recorded = serving_of().encode_problem(codec, Overloaded("busy"))
-    assert (recorded.ok, recorded.status, recorded.media_type) == (False, 503, media_type)
-    assert reads.decode(recorded.body)["detail"] == "busy"
-
-
-@pytest.mark.parametrize("codec", [MSGPACK, JSON])
-def test_a_problem_is_told_even_where_its_members_have_no_form_on_the_wire(codec: Any) -> None:
-    error = RemoteError("\udcff", type="E", message="no", traceback="T", exception_args=("\ud800",), odd=object())
-    problem = codec.decode(serving_of().encode_problem(codec, error).body)
-    assert problem["detail"] == "\\udcff"
-    assert problem["exception"] == {"type": "E", "message": "no", "traceback": "T", "args": None}
-    assert "odd" not in problem
-    assert error.extra != {}
+def test_arguments_are_read_by_the_requests_codec_and_results_written_by_the_answers() -> None:
+    body = JSON.encode([[1, 2], {}])
+    head = signed(fields_of(body, "application/json", accept="application/msgpack"))
+    serving = serving_of()
+    form = serving.form(arrive(serving, head, body))
+    assert form.decode_arguments(body) == ([1, 2], {})
+    assert form.encode_result(3) == Recorded(True, 200, "application/msgpack", MSGPACK.encode(3))
+    assert form.encode_problem(Overloaded()).media_type == "application/problem+msgpack"
 
 
 # Refusals
@@ -707,5 +631,5 @@ def test_the_memory_is_told_of_a_request_only_once_its_signature_and_clock_were_
 def test_a_module_may_be_called_backwater_too() -> None:
     serving = serving_of(exposed=Exposed(backwater=Tasks()))
     head = signed(path="/backwater/2/backwater/add")
-    call = calls_of(arrive(serving, head)).calls[0]
-    assert serving.find_function(KEY, call).name == "add"
+    exchange = arrive(serving, head)
+    assert serving.form(exchange).find_function(KEY, calls_of(exchange).calls[0]).name == "add"
