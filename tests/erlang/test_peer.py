@@ -23,6 +23,9 @@ from tests.vectors.erlang import CAPTURED, Captured, Response, parse_response
 SECRET = bytes(range(1, 33))
 OTP_OF_CAPTURE = 25
 
+COMPRESSED = "term_to_binary([lists:duplicate(1000, a)], [compressed])"
+UNAUTHORIZED, NOT_TAKEN = "{error,{remote,{unauthorized,", "{error,{remote,{unsupported_media_type,"
+
 ANSWERED = [name for name, captured in CAPTURED.items() if captured.response is not None]
 BY_THE_CLIENT = [name for name, captured in CAPTURED.items() if captured.by == "client"]
 JUDGED = [name for name in ANSWERED if CAPTURED[name].client_result is not None]
@@ -70,6 +73,26 @@ def test_a_call_gives_what_the_function_gives(erlang: Erlang, peer: Peer, target
         ("erlang:abs(1, 2)", "#{}", "{error,{remote,{not_found,", "function_not_found"),
         ("erlang:abs(1, 2)", "#{arity => 1}", "{error,{remote,{bad_request,", "inconsistent_arguments_arity"),
         ("erlang:abs(1)", '#{headers => #{<<"accept">> => <<"*/*">>}}', "{error,{remote,{not_acceptable,", ""),
+        ("erlang:abs(1)", '#{headers => #{<<"digest">> => <<"SHA-256=">>}}', UNAUTHORIZED, "wrong_arguments_digest"),
+        (
+            "erlang:abs(1)",
+            '#{headers => #{<<"content-type">> => <<"text/plain">>}}',
+            NOT_TAKEN,
+            "unsupported_content_type",
+        ),
+        (
+            "erlang:abs(1)",
+            "#{body => peer_wire:encode([1 | 2])}",
+            "{error,{remote,{bad_request,",
+            "arguments_not_a_list",
+        ),
+        (
+            "erlang:abs(1)",
+            '#{headers => #{<<"accept-encoding">> => none}, unsigned => [{<<"accept-encoding">>, <<"gzip">>}]}',
+            "{error,{{response_authentication,missing_request_id},{internal_error,",
+            "",
+        ),
+        ("erlang:abs(1)", f"#{{body => {COMPRESSED}}}", "{error,{remote,{bad_request,", "unable_to_decode_arguments"),
         ("erlang:abs(1)", '#{body => <<"rubbish">>}', "{error,{remote,{bad_request,", "unable_to_decode_arguments"),
         (
             "erlang:abs(1)",
@@ -138,6 +161,27 @@ def test_a_call_over_tls_is_made_only_to_whom_the_client_trusts(erlang: Erlang, 
         assert "unknown_ca" in erlang.call(named, SECRET, target, "#{cacertfile => F}", F=paths["Other"])
         assert "hostname_check_failed" in erlang.call(peer.url, SECRET, target, "#{cacertfile => F}", F=paths["Ca"])
         assert erlang.call(named, SECRET, target, "#{cacertfile => F}", F=paths["Ca"]) == "{ok,over_tls}"
+
+
+def test_a_client_that_asks_is_told_to_go_on_with_the_body(captured_servers: dict[str, Peer]) -> None:
+    captured = CAPTURED["ok_to_upper"]
+    head, _, body = captured.request.partition(b"\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", captured_servers["default"].port), PATIENCE) as connection:
+        connection.sendall(head + b"\r\nexpect: 100-continue\r\n\r\n")
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+
+
+def test_requests_in_one_go_are_answered_one_by_one(captured_servers: dict[str, Peer]) -> None:
+    # The body of a request that the router refuses is not taken for the next request.
+    requests = CAPTURED["ok_to_upper"].request + CAPTURED["e404_version"].request + CAPTURED["e406_star"].request
+    with socket.create_connection(("127.0.0.1", captured_servers["default"].port), PATIENCE) as connection:
+        connection.sendall(requests)
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200", b"404", b"406"]
 
 
 def test_an_expression_that_fails_says_how(erlang: Erlang) -> None:
