@@ -137,7 +137,7 @@ def simplify(value: Any) -> Any:
         return _simplify_struct(value)
     if dataclasses.is_dataclass(kind):
         return {name: getattr(value, name) for name in _field_names(kind)}
-    raise Unserializable(f"{_named(kind)} has no form on the wire")
+    raise Unserializable(f"{type_name(kind)} has no form on the wire")
 
 
 def _simplify_struct(value: msgspec.Struct) -> Any:
@@ -155,7 +155,8 @@ def _field_names(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
-def _named(kind: type) -> str:
+def type_name(kind: type) -> str:
+    """The name of a class for a message, with its module unless it is built in."""
     name = kind.__qualname__
     return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
 
@@ -189,7 +190,7 @@ def lower(value: Any, place: Place = None, room: int = MAX_DEPTH, extensions: in
     if kind in LEAVES:
         return _read_out(LEAVES[kind], value, place)
     if room <= 0 or extensions <= 0:
-        raise Unserializable(f"the value is nested too deep, or holds itself{_at(place)}")
+        raise Unserializable(f"the value is nested too deep, or holds itself{place_text(place)}")
     if kind is list:
         return [lower(item, (place, index), room - 1, extensions) for index, item in enumerate(value)]
     if kind is dict:
@@ -223,7 +224,7 @@ def _simple_items(value: Collection[Any], place: Place) -> list[Any]:
     """The keys of a dict, or the items of a set, each hashable on the other side too."""
     keys = [_simple_key(key, place) for key in value]
     if len(dict.fromkeys(keys)) < len(keys):
-        raise Unserializable(f"two keys of a dict, or items of a set, become the same on the wire{_at(place)}")
+        raise Unserializable(f"two keys of a dict, or items of a set, become the same on the wire{place_text(place)}")
     return keys
 
 
@@ -236,7 +237,9 @@ def _simple_key(key: Any, place: Place) -> Any:
         if kind in HASHABLE:
             return key
         key = _read_out(simplify, key, place)
-    raise Unserializable(f"a key of a dict, or an item of a set, that cannot be one on the other side{_at(place)}")
+    raise Unserializable(
+        f"a key of a dict, or an item of a set, that cannot be one on the other side{place_text(place)}"
+    )
 
 
 def _read_out(read: Callable[[Any], Any], value: Any, place: Place) -> Any:
@@ -244,23 +247,25 @@ def _read_out(read: Callable[[Any], Any], value: Any, place: Place) -> Any:
     try:
         return read(value)
     except Unserializable as exc:
-        raise Unserializable(f"{exc}{_at(place)}") from exc
+        raise Unserializable(f"{exc}{place_text(place)}") from exc
     except Exception as exc:
-        raise Unserializable(f"{_named(type(value))} cannot be read: {type(exc).__name__}{_at(place)}") from exc
+        raise Unserializable(
+            f"{type_name(type(value))} cannot be read: {type(exc).__name__}{place_text(place)}"
+        ) from exc
 
 
 def _check_text(value: str, place: Place) -> None:
     try:
         value.isascii() or value.encode()
     except UnicodeEncodeError as exc:
-        raise Unserializable(f"a str with a lone surrogate has no form on the wire{_at(place)}") from exc
+        raise Unserializable(f"a str with a lone surrogate has no form on the wire{place_text(place)}") from exc
 
 
 def _fits(value: int) -> bool:
     return -(1 << 63) <= value < 1 << 64
 
 
-def _at(place: Place) -> str:
+def place_text(place: Place) -> str:
     """` at [0]['user']`; of a deep place just the innermost steps."""
     steps: list[str] = []
     while place is not None:
@@ -299,22 +304,22 @@ _READERS: dict[int, Callable[[memoryview], Any]] = {
 
 
 def _set(items: list[Any]) -> set[Any]:
-    _check_hashes(items)
+    check_hashes(items)
     return set(items)
 
 
 def _frozenset(items: list[Any]) -> frozenset[Any]:
-    _check_hashes(items)
+    check_hashes(items)
     return frozenset(items)
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
     keys = items[::2]
-    _check_hashes(keys)
+    check_hashes(keys)
     return dict(zip(keys, items[1::2], strict=True))
 
 
-def _check_hashes(items: list[Any]) -> None:
+def check_hashes(items: list[Any]) -> None:
     """Raise BodyUndecodable where a set of the items would take more than `MAX_COMPARISONS` for each.
 
     A share of equal hashes would not do as the bound: among as many others, half of the items are still too many.
