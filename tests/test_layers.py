@@ -36,6 +36,10 @@ IMPURE = "time os random secrets uuid asyncio socket logging"
 CALLING = "errors options context protocol driving streams session"
 SERVING = "errors options context exposure protocol threads dispatch memory_sqlite listener"
 
+#: What Erlang's terms need: the errors, and the bounds on nesting and hashes; and what they are made of.
+TERMS = "errors protocol.nesting protocol.extensions"
+SHAPES = "protocol.erlang.tags protocol.erlang.terms protocol.erlang.maps"
+
 #: What the edges, which hold everything together, choose from.
 ALL_OF_OURS = (
     "__init__ marks coalescing curl transfers gathering tornado_engine client service conversations handlers server "
@@ -56,6 +60,13 @@ TABLE: Mapping[str, May] = {
     "marks": May("errors", never=IMPURE),
     "exposure": May("errors arguments marks", "msgspec", never=IMPURE),
     "protocol": May("errors options exposure protocol", "msgspec ormsgpack zstandard nacl", never=IMPURE),
+    "protocol.erlang.tags": May(never=IMPURE),
+    "protocol.erlang.terms": May(f"{TERMS} protocol.erlang.tags", never=IMPURE),
+    "protocol.erlang.maps": May(f"{TERMS} protocol.erlang.terms", never=IMPURE),
+    "protocol.erlang.printing": May(f"{TERMS} protocol.erlang.terms protocol.erlang.maps", never=IMPURE),
+    "protocol.erlang.encoding": May(f"{TERMS} {SHAPES}", never=IMPURE),
+    "protocol.erlang.decoding": May(f"{TERMS} {SHAPES} protocol.erlang.printing", never=IMPURE),
+    "protocol.erlang.notation": May(f"{TERMS} {SHAPES} protocol.erlang.printing", never=IMPURE),
     "owners": May("errors", never="time random secrets asyncio socket logging"),
     "memory_sqlite": May("errors owners protocol.memory", never="time random secrets asyncio socket logging"),
     "threads": May("errors options", never="socket"),
