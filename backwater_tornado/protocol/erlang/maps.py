@@ -8,7 +8,9 @@ wire.
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -92,8 +94,9 @@ def _identify(value: Any, room: int) -> bytes:
     if isinstance(value, Charlist):
         value = list(map(ord, value))
     if isinstance(value, list):
-        if set(map(type, value)) == {int} and min(value) >= 0 and max(value) < 256:
-            return _digest(b"bytes", bytes(value))
+        if set(map(type, value)) == {int}:
+            with suppress(OverflowError):  # all at once, as a text is: one by one takes forty times as long
+                return _digest(b"words", array("q", value).tobytes())
         return _digest(b"list", _identify_each(value, room))
     if isinstance(value, tuple):
         return _digest(b"tuple", _identify_each(value, room))
