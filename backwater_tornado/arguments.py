@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, Union
 
 import msgspec
@@ -23,6 +23,8 @@ import msgspec
 from backwater_tornado.errors import InvalidArguments
 
 Convert = Callable[[Any], Any]
+#: What else a value may stand for, likeliest first.
+Readings = Callable[[Any], Iterable[Any]]
 
 #: Characters of a name, and of a reason, that a message repeats: both may come from the peer.
 SHOWN_NAME, SHOWN_REASON = 80, 400
@@ -97,24 +99,40 @@ class Arguments:
         if len(self._required) > self._least:
             self._least = _NEVER
 
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments to call the function with; raises `InvalidArguments`."""
+    def accepts(self, count: int) -> bool:
+        """Whether a call with so many positional arguments, and nothing else, may fit."""
+        return self._least <= count and (count <= len(self._positional) or self._rest is not None)
+
+    def bind(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], readings: Readings | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments to call the function with; raises `InvalidArguments`.
+
+        Args:
+            args: those by position.
+            kwargs: those by name.
+            readings: what else a value that does not fit may stand for, where the wire has fewer types than Python.
+        """
         if not kwargs and self._least <= len(args) <= len(self._exact) and type(args) in _SEQUENCES:
             for value, exact in zip(args, self._exact, strict=False):
                 if exact is not None and type(value) not in exact:
                     break
             else:
                 return tuple(args), {}
-        return self._bind_each(args, kwargs)
+        return self._bind_each(args, kwargs, readings or _no_readings)
 
-    def _bind_each(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _bind_each(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], readings: Readings
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if not isinstance(args, list | tuple):
             raise self._refusal(f"takes its arguments as a list, not {type(args).__name__}")
         if not isinstance(kwargs, Mapping):
             raise self._refusal(f"takes its named arguments as a dict, not {type(kwargs).__name__}")
-        named = {name: self._convert(self._named(name, len(args)), name, value) for name, value in kwargs.items()}
+        named = {
+            name: self._convert(self._named(name, len(args)), name, value, readings) for name, value in kwargs.items()
+        }
         positional = tuple(
-            self._convert(parameter, parameter.name, value)
+            self._convert(parameter, parameter.name, value, readings)
             for parameter, value in zip(self._positional, args, strict=False)
         )
         rest = args[len(positional) :]
@@ -125,7 +143,10 @@ class Arguments:
                 raise self._refusal(f"misses its argument {parameter.name!r}")
         if self._rest is None:
             return positional, named
-        more = (self._convert(self._rest, f"{self._rest.name}[{index}]", value) for index, value in enumerate(rest))
+        more = (
+            self._convert(self._rest, f"{self._rest.name}[{place}]", value, readings)
+            for place, value in enumerate(rest)
+        )
         return (*positional, *more), named
 
     def _named(self, name: object, given: int) -> Parameter:
@@ -144,17 +165,26 @@ class Arguments:
             raise self._refusal(f"takes its argument {shown} by position only")
         raise self._refusal(f"has no argument {shown}; it takes {self.text}")
 
-    def _convert(self, parameter: Parameter, name: str, value: Any) -> Any:
+    def _convert(self, parameter: Parameter, name: str, value: Any, readings: Readings) -> Any:
         plan = parameter.plan
         if plan is None or type(value) in plan.exact:
             return value
         try:
             return plan.convert(value)
         except Exception as exc:  # a dataclass's own __post_init__ runs in there and may raise anything
+            for other in readings(value):
+                try:
+                    return plan.convert(other)
+                except Exception:  # noqa: BLE001, S112 - as above; the first reading is the one that is told
+                    continue
             raise InvalidArguments(f"{self._label}() argument {name[:SHOWN_NAME]!r}: {_reason(exc, name)}") from exc
 
     def _refusal(self, what: str) -> InvalidArguments:
         return InvalidArguments(f"{self._label}() {what}")
+
+
+def _no_readings(value: Any) -> Iterable[Any]:
+    return ()
 
 
 def _parameter(declared: inspect.Parameter, position: int) -> Parameter:

@@ -226,7 +226,7 @@ class _Exchange:
         for answer in self._reader.feed(data):
             pending = self._group.pop(answer.number, None)
             if pending is not None:
-                media_type = self._lane.session.codec.media_type
+                media_type = self._lane.session.sealer.media_type
                 self._lane.settle(pending, Answer(answer.status, media_type, bytes(answer.body)))
 
     def _begin(self, head: HttpResponse) -> None:

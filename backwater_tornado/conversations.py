@@ -27,7 +27,7 @@ from .protocol.codec import JSON, Codec, codec_for
 from .protocol.memory import Recorded
 from .protocol.messages import Batch, HttpResponse
 from .protocol.problems import PROBLEM_MEDIA_TYPES, PROBLEM_VALUES, describe
-from .protocol.serving import Exchange
+from .protocol.serving import Exchange, Wire
 from .protocol.signatures import RequestHead
 from .service import Service
 
@@ -66,7 +66,10 @@ class Outlet(Protocol):
 class Conversation:
     """See the head of this module."""
 
-    __slots__ = ("_batch", "_began", "_chunks", "_digest", "_exchange", "_outlet", "_refused", "_service", "_task")
+    __slots__ = (
+        *("_batch", "_began", "_chunks", "_digest", "_exchange"),
+        *("_outlet", "_refused", "_service", "_task", "_wire"),
+    )
 
     def __init__(self, service: Service, outlet: Outlet) -> None:
         self._service = service
@@ -78,12 +81,14 @@ class Conversation:
         self._batch: Batch | None = None
         self._task: asyncio.Task[None] | None = None
         self._exchange: Exchange
+        self._wire: Wire
 
     def head(self, head: RequestHead) -> None:
         """The head has come: everything that can be refused before the body is read."""
         self._exchange = Exchange(head, time.time())
+        self._wire = self._service.wire(head.path)
         try:
-            self._service.serving.accept_head(self._exchange)
+            self._wire.accept_head(self._exchange)
             if self._service.draining:
                 raise Draining
         except CallFailed as error:
@@ -113,13 +118,13 @@ class Conversation:
         if size > LARGE or (size > MAX_COMPRESSED and exchange.field("content-encoding") is not None):
             self._task = asyncio.get_running_loop().create_task(self._read_large())
         else:
-            self._read(self._service.serving.accept_body)
+            self._read(self._wire.accept_body)
 
     async def _read_large(self) -> None:
         """Opening a large body would hold up every other call: a thread does it."""
         loop = asyncio.get_running_loop()
         try:
-            batch = await loop.run_in_executor(None, self._service.serving.accept_body, self._exchange)
+            batch = await loop.run_in_executor(None, self._wire.accept_body, self._exchange)
         except Exception as error:  # noqa: BLE001 - told by what reads it
             self._read(_raising(error))
         else:
@@ -141,17 +146,17 @@ class Conversation:
                 self._task = asyncio.get_running_loop().create_task(self._answer_many(self._batch))
             else:
                 call = self._batch.calls[0]
-                form = self._service.serving.form(exchange)
+                form = self._wire.form(exchange)
                 self._service.dispatcher.start(exchange.key, call, form, self._answer_one)
 
     def _answer_one(self, answer: Recorded) -> None:
         extra = {"retry-after": "1"} if answer.status == 503 else {}
-        self._answer(self._service.serving.respond(self._exchange, answer, time.time(), extra), close=False)
+        self._answer(self._wire.respond(self._exchange, answer, time.time(), extra), close=False)
 
     async def _answer_many(self, batch: Batch) -> None:
         exchange, service, outlet = self._exchange, self._service, self._outlet
         stream = AnswerStream(exchange, service.options.limits, len(batch.calls))
-        start, key, form = service.dispatcher.start, exchange.key, service.serving.form(exchange)
+        start, key, form = service.dispatcher.start, exchange.key, self._wire.form(exchange)
         for call in batch.calls:
             assert call.call_id is not None
             start(key, call, form, stream.collector(call.call_id.number))
@@ -168,7 +173,7 @@ class Conversation:
         self._log(response.status)
 
     def _refuse(self, error: CallFailed, *, close: bool = False) -> None:
-        self._answer(self._service.serving.refuse(self._exchange, error, time.time()), close=close)
+        self._answer(self._wire.refuse(self._exchange, error, time.time()), close=close)
 
     def _answer(self, response: HttpResponse, *, close: bool) -> None:
         self._outlet.answer(response, close=close or self._service.draining)

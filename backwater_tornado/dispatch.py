@@ -140,7 +140,7 @@ class Dispatcher:
 
     def _check(self, key: Key, call: Call, form: Form, answer: Answer, arrived: float) -> Run:
         function = form.find_function(key, call)
-        args, kwargs = function.bind_arguments(*form.decode_arguments(call.arguments))
+        args, kwargs = function.bind_arguments(*form.decode_arguments(call.arguments), form.readings)
         longest = self._serving.options.max_time_limit
         timeout = min(function.options.time_limit or longest, longest)
         if call.timeout is not None:
@@ -181,8 +181,10 @@ class Dispatcher:
             self._admit(run)
             return
         now = time.time()
-        expires = now + run.deadline - time.monotonic() + 2 * self._serving.options.clock_tolerance
-        begun = self._serving.memory.begin(run.key.id, call_id, call_digest(run.call), expires, now)
+        kept = run.call.kept
+        if kept is None:
+            kept = run.deadline - time.monotonic() + 2 * self._serving.options.clock_tolerance
+        begun = self._serving.memory.begin(run.key.id, call_id, call_digest(run.call), now + kept, now)
         if isinstance(begun, Recorded):
             run.answer(begun)
         elif begun is Begin.WAIT:
@@ -304,7 +306,7 @@ class Dispatcher:
         if run.remembered and run.call.call_id is not None:
             self._running.pop(run.identity, None)
             try:
-                self._serving.memory.finish(run.key.id, run.call.call_id, answer, time.time())
+                self._serving.memory.finish(run.key.id, run.call.call_id, run.form.record(answer), time.time())
             except Exception:
                 log.exception("the answer of %s.%s could not be recorded", run.call.module, run.call.function)
         for deliver in (run.answer, *run.joined):

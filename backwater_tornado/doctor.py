@@ -116,7 +116,7 @@ class Patient:
         """One signed call that must be refused, without retries; what came of it, and the seconds it took."""
         session = self.session
         timeout = session.options.call_timeout
-        encoded = session.codec.encode([list(arguments), {}])
+        encoded = session.sealer.encode_arguments(arguments, {})
         began = time.monotonic()
         call = Outgoing(session.stream.begin(), MODULE, "check", encoded, began + timeout)
         try:

@@ -16,6 +16,7 @@ The tree is split by what the caller can do about it::
         ├── Refused                         the server did not run the function; `.code` says why
         │   └── one class per code, see `WIRE_ERRORS`
         ├── RemoteError                     the function ran and raised
+        │   └── ErlangError                 on a node of Erlang's backwater
         ├── ResultUnserializable, ResultTooLarge   it ran, and its result cannot travel
         └── InternalError                   the server failed by a fault of its own
 
@@ -25,7 +26,7 @@ Rule: what crosses the wire is a closed table, `WIRE_ERRORS`; a code that is not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -352,6 +353,30 @@ class RemoteError(CallFailed):
         if traceback is not None:
             # Python prints notes below the exception: whoever does not catch it sees what happened, and where.
             self.add_note(f"The remote traceback:\n{traceback.rstrip()}")
+
+
+class ErlangError(RemoteError):
+    """What a function of a backwater node raised: `error:Reason`, `exit:Reason` or `throw:Reason`.
+
+    Raise it in a function of yours to give an Erlang caller just that exception.
+
+    Attributes:
+        error_class: `error`, `exit` or `throw`.
+        reason: the term.
+        stack: frames `(module, function, arity or arguments, properties)`, the innermost first; often empty.
+    """
+
+    code, title = "erlang_exception", "The function raised an exception on a node of Erlang's backwater"
+
+    def __init__(
+        self, detail: str = "", *, reason: Any, error_class: str = "error", stack: Sequence[Any] = (), **more: Any
+    ) -> None:
+        if error_class not in ("error", "exit", "throw"):
+            raise ValueError(f"error_class is error, exit or throw, not {error_class!r}")
+        super().__init__(detail or f"{error_class}: {reason!r}", **more)
+        self.error_class = error_class
+        self.reason = reason
+        self.stack = tuple(stack)
 
 
 def _family(base: type[CallFailed]) -> list[type[CallFailed]]:

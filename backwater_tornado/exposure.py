@@ -17,11 +17,20 @@ from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Union
 
-from backwater_tornado.arguments import Arguments
+from backwater_tornado.arguments import Arguments, Readings
 from backwater_tornado.errors import InvalidExposure, NotExposed, UnknownFunction, UnknownModule
-from backwater_tornado.marks import ExposeOptions, Mark, check_callable, expose, is_async, is_generator, mark_of
+from backwater_tornado.marks import (
+    ExposeOptions,
+    Mark,
+    check_callable,
+    expose,
+    is_async,
+    is_generator,
+    is_name,
+    mark_of,
+)
 
-__all__ = ["ExposeOptions", "Exposed", "Exposure", "Function", "expose"]
+__all__ = ["ExposeOptions", "Exposed", "Exposure", "Function", "Readings", "expose"]
 
 _CACHED = type(functools.lru_cache(len))
 #: What counts as a function where nobody named it.
@@ -45,9 +54,15 @@ class Function:
     options: ExposeOptions
     arguments: Arguments
 
-    def bind_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments, checked and converted by the annotations; raises `InvalidArguments`."""
-        return self.arguments.bind(args, kwargs)
+    def accepts(self, count: int) -> bool:
+        """Whether it can be called with so many arguments by position."""
+        return self.arguments.accepts(count)
+
+    def bind_arguments(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], readings: Readings | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, checked and converted by the annotations, see `Arguments.bind`; raises `InvalidArguments`."""
+        return self.arguments.bind(args, kwargs, readings)
 
     @property
     def signature(self) -> str:
@@ -183,7 +198,7 @@ def _table(module: object, source: object, found: Mapping[str, Callable[..., Any
 
 def _function(module: str, name: str, call: Callable[..., Any]) -> Function:
     check_callable(call, f"{module}.{name}")
-    if not name.isidentifier():
+    if not is_name(name):
         raise InvalidExposure(f"{name!r} cannot be the name of a function of {module!r}")
     mark = mark_of(call)
     options = ExposeOptions() if mark is None else mark.options

@@ -95,7 +95,7 @@ def _send(session: Session, transport: EasyTransport, attempts: list[Attempt]) -
             raise cut
         return [session.open(sealed, target, response)] * len(attempts)
     session.note_clock(target, verify_head(sealed, HttpResponse(response.status, response.fields, b"")))
-    media_type = session.codec.media_type
+    media_type = session.sealer.media_type
     found: dict[int, Outcome] = {}
     failure: CallFailed = cut or lost("the answer ended too soon")
     try:

@@ -20,6 +20,8 @@ from backwater_tornado.errors import InvalidExposure, InvalidOption
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Characters of a function's name on the wire.
+MAX_NAME = 255
 #: The attribute of a function that holds its mark.
 MARK = "__backwater__"
 
@@ -50,6 +52,11 @@ class ExposeKeywords(TypedDict, total=False):
 
 
 Check = Callable[[Any], bool]
+
+
+def is_name(value: str) -> bool:
+    """Whether a function may be called that; not only identifiers, as other languages' functions have other names."""
+    return 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
 def _is_number(value: Any) -> bool:
@@ -89,7 +96,10 @@ _FLAG: tuple[Check, str] = (_is_flag, "True or False")
 
 #: Every option: name -> (what accepts a value, what a value should be).
 _OPTIONS: dict[str, tuple[Check, str]] = {
-    "name": (_or_none(lambda value: isinstance(value, str) and value.isidentifier()), "a Python identifier"),
+    "name": (
+        _or_none(lambda value: isinstance(value, str) and is_name(value)),
+        f"1 to {MAX_NAME} printable characters",
+    ),
     "idempotent": _FLAG,
     "max_concurrency": (_or_none(lambda value: _is_count(value) and value > 0), "a whole number above 0, or None"),
     "time_limit": _SECONDS,

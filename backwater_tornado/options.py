@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from .errors import InvalidEndpoint, InvalidOption
 
 MIB = 1 << 20
+#: What a client may speak.
+WIRES = ("backwater", "erlang")
 CLEAR_PORT = 8080
 TLS_PORT = 8443
 
@@ -200,6 +202,46 @@ class ServerOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ErlangTerms:
+    """How Erlang's terms are read and written (version 1 of the wire)."""
+
+    #: Take atoms that nobody has named. They are plain values here and cost nothing that lasts.
+    decode_unsafe_terms: bool = True
+    #: Without `decode_unsafe_terms`: the atoms that are taken; of a server also the names of what is exposed.
+    atoms: Iterable[str] = ()
+    #: The atom that is None: `undefined`, or `nil` for Elixir.
+    none: str = "undefined"
+
+    def __post_init__(self) -> None:
+        if self.none not in ("undefined", "nil"):
+            raise InvalidOption(f"none is 'undefined' or 'nil', not {self.none!r}")
+        if isinstance(self.atoms, str | bytes):
+            raise InvalidOption(f"atoms is a list of names, not {self.atoms!r}")
+        object.__setattr__(self, "atoms", frozenset(self.atoms))
+
+    def known_atoms(self, names: Iterable[str]) -> frozenset[str] | None:
+        """The atoms that are taken, with these names; None: any."""
+        return None if self.decode_unsafe_terms else frozenset({*self.atoms, *names})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErlangOptions(ErlangTerms):
+    """How a server answers nodes of Erlang's backwater (version 1 of the wire)."""
+
+    #: Their secret, or several; None: the server's own keys.
+    secret: Any = field(default=None, repr=False)
+    #: What they may call, as `Exposure.of` takes it; None: what everybody may.
+    exposed: Any = None
+    #: The very same message again within this time gets the answer it got and runs nothing, seconds; 0: it runs again.
+    replay_window: float = 60.0
+
+    def __post_init__(self) -> None:
+        # With slots the class is made anew, and a bare super() would speak of the old one.
+        ErlangTerms.__post_init__(self)
+        _check(self, natural=("replay_window",))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ListenerOptions:
     """How a server of our own listens; seconds, bytes and counts."""
 
@@ -253,6 +295,10 @@ class ClientOptions:
     exceptions: tuple[type[Exception], ...] = ()
     #: Start with a random endpoint for each call, instead of the first one that is up.
     spread: bool = False
+    #: `backwater`, or `erlang` for nodes of Erlang's backwater; an endpoint may say so too: `erlang+https://…`.
+    wire: str = "backwater"
+    #: How terms are read and written, with the wire `erlang`.
+    terms: ErlangTerms = field(default_factory=ErlangTerms)
     #: `application/msgpack` or `application/json`; pickle where `decode_unsafe_terms` is on.
     media_type: str = "application/msgpack"
     #: Connections kept for one endpoint, in each pool.
@@ -283,6 +329,8 @@ class ClientOptions:
             natural=("backoff", "max_backoff", "coalesce_delay"),
         )
         _check(self, positive=("max_connection_age", "max_calls_per_request", "coalesce_size"))
+        if self.wire not in WIRES:
+            raise InvalidOption(f"wire is one of {', '.join(WIRES)}, not {self.wire!r}")
 
     @property
     def call_timeout(self) -> float:

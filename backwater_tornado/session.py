@@ -5,6 +5,7 @@ Rule: no socket and no waiting here; the clients perform what the generators yie
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -24,14 +25,15 @@ from .errors import (
     RemoteError,
     ResponseUndecodable,
 )
+from .exposure import Readings
 from .options import CallOptions, ClientOptions, Endpoint, Limits, make_options
-from .protocol.batches import ANSWERS_MEDIA_TYPES
-from .protocol.calling import Answer, Attempt, Outgoing, Target, call_flow, decode_answer
+from .protocol.calling import Answer, Attempt, Outgoing, Target, call_flow
 from .protocol.codec import codec_for
+from .protocol.erlang.sealing import ErlangSealer
 from .protocol.keys import Key, KeyRing
 from .protocol.messages import HttpResponse
 from .protocol.problems import original_exception
-from .protocol.sealing import Seal, Sealed, Stamp, check_names, clock_offset, open_one, seal_many, seal_one
+from .protocol.sealing import CodecSealer, Sealed, Sealer, Stamp, check_names, clock_offset
 from .protocol.signatures import Parameters
 from .streams import Stream
 
@@ -55,15 +57,13 @@ class Session:
         limits = {name: given.pop(name) for name in list(given) if name in Limits.__slots__}
         self.options = make_options(ClientOptions, {**given, "limits": make_options(Limits, limits)})
         self.keys = KeyRing.of(secret)  # type: ignore[arg-type]
-        self.targets = [Target(Endpoint.parse(each)) for each in _listed(endpoints)]
-        codec = codec_for(self.options.media_type, unsafe=self.options.limits.decode_unsafe_terms)
-        if codec is None:
-            raise InvalidOption(f"media_type {self.options.media_type!r} is unknown, or needs decode_unsafe_terms")
-        self.codec = codec
-        #: Calls in one request: msgpack and JSON have a form for many.
-        self.calls_per_request = self.options.max_calls_per_request if codec.media_type in ANSWERS_MEDIA_TYPES else 1
-        self.closed = False
         self.stream = Stream()
+        wires, self.targets = _read_endpoints(endpoints, self.options.wire)
+        if len(wires) > 1:
+            raise InvalidEndpoint("the endpoints of one client speak one wire: all of them erlang+http(s)://, or none")
+        self.sealer = _SEALERS[wires.pop()](self.options)
+        self.calls_per_request = self.sealer.calls_per_request
+        self.closed = False
         self.counters = Counters()
         self._lock = Lock()
 
@@ -107,10 +107,10 @@ class Session:
         """One call, from its arguments to its result or error."""
         call = self._begin(module, function, args, kwargs, own)
         try:
-            flow = call_flow(call, self.targets, self.options, time.monotonic, random.random)
+            flow = call_flow(call, self.targets, self.options, time.monotonic, random.random, self.sealer.problem)
             answer = yield from flow
-            value = decode_answer(answer, unsafe=self.options.limits.decode_unsafe_terms)
-            return value if own.returns is None else _convert(value, own.returns)
+            value = self.sealer.decode(answer)
+            return value if own.returns is None else _convert(value, own.returns, self.sealer.readings)
         except RemoteError as error:
             self.count_failure()
             original = original_exception(error, self.options.exceptions)
@@ -127,7 +127,7 @@ class Session:
         self, module: str, function: str, args: Sequence[Any], kwargs: dict[str, Any], own: CallOptions
     ) -> Outgoing:
         check_names(module, function)
-        arguments = self.codec.encode([list(args), kwargs])
+        arguments = self.sealer.encode_arguments(args, kwargs)
         limit = self.options.limits.max_encoded_args_size
         if len(arguments) > limit:
             raise BodyTooLarge(f"the encoded arguments have {len(arguments)} bytes; max_encoded_args_size is {limit}")
@@ -139,23 +139,21 @@ class Session:
             deadline = min(deadline, serving.deadline or deadline)
             traceparent = traceparent or serving.traceparent
         self.count_call()
-        return Outgoing(self.stream.begin(), module, function, arguments, deadline, own.idempotent, traceparent)
+        call = Outgoing(self.stream.begin(), module, function, arguments, deadline, own.idempotent, traceparent)
+        call.arity = len(args)
+        call.repeatable = self.sealer.remembered or own.idempotent
+        return call
 
     # One request -----------------------------------------------------------------------------------------------------
 
     def seal(self, attempts: Sequence[Attempt]) -> Sealed:
         """A signed request for these calls, all to the same target."""
         stamp = Stamp(*self.stream.draw(), time.monotonic(), time.time())
-        seal = Seal(self.stream.name, self.codec, self.options.limits)
         key = self._key_for(attempts[0].call, stamp.unix)
         for attempt in attempts:
             attempt.call.key_id = key.id
         retries = sum(attempt.fresh for attempt in attempts)
-        if len(attempts) == 1:
-            sealed = seal_one(seal, key, attempts[0], stamp)
-        else:
-            calls = [attempt.call for attempt in attempts]
-            sealed = seal_many(seal, key, attempts[0].target, calls, stamp)
+        sealed = self.sealer.seal(key, attempts, stamp)
         self.count_request(len(sealed.request.body), retries)
         return sealed
 
@@ -166,14 +164,41 @@ class Session:
 
     def open(self, sealed: Sealed, target: Target, response: HttpResponse) -> Answer:
         """The verified answer; what it says of the server's clock is kept."""
-        answer, parameters = open_one(sealed, response, self.options.limits.max_encoded_result_size)
-        self.note_clock(target, parameters)
+        answer, parameters = self.sealer.open(sealed, response)
+        if parameters is not None:
+            self.note_clock(target, parameters)
         return answer
 
     @staticmethod
     def note_clock(target: Target, parameters: Parameters) -> None:
         """Remember how far the server's clock is from ours."""
         target.offset = clock_offset(parameters, time.time())
+
+
+def _codec_sealer(options: ClientOptions) -> Sealer:
+    codec = codec_for(options.media_type, unsafe=options.limits.decode_unsafe_terms)
+    if codec is None:
+        raise InvalidOption(f"media_type {options.media_type!r} is unknown, or needs decode_unsafe_terms")
+    return CodecSealer(codec, options.limits, options.max_calls_per_request)
+
+
+def _erlang_sealer(options: ClientOptions) -> Sealer:
+    return ErlangSealer(options.limits, options.terms)
+
+
+_SEALERS = {"backwater": _codec_sealer, "erlang": _erlang_sealer}
+_ERLANG = "erlang+"
+
+
+def _read_endpoints(endpoints: object, wire: str) -> tuple[set[str], list[Target]]:
+    """The wires that endpoints speak, and the targets that they are."""
+    wires: set[str] = set()
+    targets: list[Target] = []
+    for each in _listed(endpoints):
+        marked = isinstance(each, str) and each.startswith(_ERLANG)
+        wires.add("erlang" if marked else wire)
+        targets.append(Target(Endpoint.parse(each[len(_ERLANG) :] if marked and isinstance(each, str) else each)))
+    return wires, targets
 
 
 def _listed(endpoints: object) -> Iterable[object]:
@@ -187,8 +212,11 @@ def _listed(endpoints: object) -> Iterable[object]:
     return [endpoints]
 
 
-def _convert(value: Any, wanted: Any) -> Any:
+def _convert(value: Any, wanted: Any, readings: Readings | None) -> Any:
     try:
         return msgspec.convert(value, wanted)
     except (msgspec.ValidationError, TypeError) as error:
+        for other in readings(value) if readings is not None else ():
+            with contextlib.suppress(msgspec.ValidationError, TypeError):
+                return msgspec.convert(other, wanted)
         raise ResponseUndecodable(f"the result is not what `returns` says: {error}") from error

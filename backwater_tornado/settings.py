@@ -130,7 +130,7 @@ def field_notes(kind: type) -> dict[str, str]:
 
 _PATHS = ("ca_file", "client_cert", "client_key")
 #: Fields that have no form on a command line, or are set otherwise.
-_LEFT_OUT = ("limits", "exceptions", "curl_options", "returns", "address")
+_LEFT_OUT = ("limits", "terms", "exceptions", "curl_options", "returns", "address")
 
 
 def settings_of(kind: type) -> list[Setting]:

@@ -33,7 +33,7 @@ class May:
 IMPURE = "time os random secrets uuid asyncio socket logging"
 
 #: The caller's side of the wire, and the server's.
-CALLING = "errors options context protocol driving streams session"
+CALLING = "errors options context exposure protocol driving streams session"
 SERVING = "errors options context exposure protocol threads dispatch memory_sqlite listener"
 
 #: What Erlang's terms need: the errors, and the bounds on nesting and hashes; and what they are made of.

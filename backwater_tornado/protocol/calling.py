@@ -73,6 +73,10 @@ class Outgoing:
     sent_since: float | None = None
     #: The key that signed the first attempt, and signs the others: the server remembers calls by key.
     key_id: str | None = None
+    #: How many arguments there are; version 1 wants to know.
+    arity: int = 0
+    #: It may be sent again after it may have arrived: the server remembers calls, or the function may run twice.
+    repeatable: bool = True
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -108,8 +112,9 @@ def call_flow(
     options: ClientOptions,
     clock: Callable[[], float],
     dice: Callable[[], float],
+    problem: Callable[[Answer], CallFailed] | None = None,
 ) -> Generator[Attempt | Pause, Any, Answer]:
-    """Try until there is an answer; raises the error that ended it."""
+    """Try until there is an answer; raises the error that ended it. `problem` reads an answer that is no 200."""
     course = _Course(call, targets, options, clock, dice)
     while True:
         attempt = course.begin()
@@ -117,7 +122,7 @@ def call_flow(
             answer: Answer = yield attempt
             if answer.status == 200:
                 return answer
-            failure = decode_problem(answer)
+            failure = (problem or decode_problem)(answer)
         except CallFailed as error:
             failure = error
         pause = course.go_on(failure)
@@ -167,6 +172,8 @@ class _Course:
         if isinstance(failure, OutcomeUnknown | Unverified | Replayed) and call.sent_since is None:
             call.sent_since = self._began
         self._skewed += isinstance(failure, SignatureStale | SignatureFromFuture)
+        if call.sent_since is not None and not call.repeatable:
+            raise failure
         silent = isinstance(failure, OutcomeUnknown) and failure.silent
         self._silent += silent
         if not failure.retryable or self._skewed > 1 or self._attempts - self._silent >= options.max_attempts:

@@ -17,7 +17,7 @@ from backwater_tornado.errors import (
     ResultUnserializable,
     Unserializable,
 )
-from backwater_tornado.exposure import Exposure, Function
+from backwater_tornado.exposure import Exposure, Function, Readings
 from backwater_tornado.options import ServerOptions
 
 from .codec import JSON, MSGPACK, Codec
@@ -31,6 +31,11 @@ Arguments = tuple[list[Any], dict[str, Any]]
 
 class Form(Protocol):
     """What one wire makes of calls and outcomes. None of the `encode_…` raises."""
+
+    @property
+    def readings(self) -> Readings | None:
+        """What else an argument that does not fit may stand for."""
+        ...
 
     def find_function(self, key: Key, call: Call) -> Function:
         """The exposed function, if the key may call it; raises `Refused`."""
@@ -52,6 +57,10 @@ class Form(Protocol):
         """Any other error as an answer."""
         ...
 
+    def record(self, answer: Recorded) -> Recorded:
+        """What is remembered of an answer, for whoever asks for it again."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class CodecForm:
@@ -61,6 +70,11 @@ class CodecForm:
     options: ServerOptions
     codec: Codec
     answer_codec: Codec
+
+    @property
+    def readings(self) -> None:
+        """See `Form`: msgpack and JSON have the types they need."""
+        return None
 
     def find_function(self, key: Key, call: Call) -> Function:
         """See `Form`."""
@@ -85,6 +99,10 @@ class CodecForm:
     def encode_problem(self, error: CallFailed) -> Recorded:
         """See `Form`."""
         return encode_problem(self.answer_codec, error)
+
+    def record(self, answer: Recorded) -> Recorded:
+        """See `Form`: all of it, until the caller says that it has it."""
+        return answer
 
 
 def find_function(exposure: Exposure, key: Key, call: Call) -> Function:

@@ -37,6 +37,8 @@ class Call(msgspec.Struct, frozen=True):
     #: None when the caller gave no idempotency key.
     call_id: CallId | None = None
     traceparent: str | None = None
+    #: Seconds for which it is remembered; None: as long as an attempt of it may still come.
+    kept: float | None = None
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -6,8 +6,9 @@ Rule: no clock, no dice, no socket; what depends on the moment is in the `Stamp`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -21,10 +22,19 @@ from backwater_tornado.errors import (
     UnknownFunction,
     UnknownModule,
 )
+from backwater_tornado.exposure import Readings
 from backwater_tornado.options import Limits
 
-from .batches import MAX_NAME, VALUES_MEDIA_TYPES, BatchedCall, Envelope, FrameReader, encode_envelope
-from .calling import Answer, Attempt, Outgoing, Target, lost
+from .batches import (
+    ANSWERS_MEDIA_TYPES,
+    MAX_NAME,
+    VALUES_MEDIA_TYPES,
+    BatchedCall,
+    Envelope,
+    FrameReader,
+    encode_envelope,
+)
+from .calling import Answer, Attempt, Outgoing, Target, decode_answer, decode_problem, lost
 from .codec import JSON, Codec
 from .compression import compress, decompress
 from .headers import (
@@ -75,6 +85,93 @@ class Stamp(msgspec.Struct, frozen=True):
     #: The moment on the clock of `Outgoing.deadline`, and in Unix seconds.
     clock: float
     unix: float
+
+
+class Sealer(Protocol):
+    """The client's half of one version of the protocol."""
+
+    @property
+    def media_type(self) -> str:
+        """Of what is sent."""
+        ...
+
+    @property
+    def calls_per_request(self) -> int:
+        """How many calls may travel in one request."""
+        ...
+
+    @property
+    def remembered(self) -> bool:
+        """Whether the server remembers calls, so that one may be sent again and runs once."""
+        ...
+
+    @property
+    def readings(self) -> Readings | None:
+        """What else a result that does not fit `returns` may stand for."""
+        ...
+
+    def encode_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """The arguments of one call; raises `Unserializable`."""
+        ...
+
+    def seal(self, key: Key, attempts: Sequence[Attempt], stamp: Stamp) -> Sealed:
+        """A signed request for these calls, all to the same target."""
+        ...
+
+    def open(self, sealed: Sealed, response: HttpResponse) -> tuple[Answer, Parameters | None]:
+        """The verified answer, and what its signature says of the server's clock; raises `Unverified`."""
+        ...
+
+    def decode(self, answer: Answer) -> Any:
+        """The value of an answer with status 200; raises what the function raised, or `ResponseUndecodable`."""
+        ...
+
+    def problem(self, answer: Answer) -> CallFailed:
+        """The error that any other answer tells."""
+        ...
+
+
+class CodecSealer:
+    """Version 2, see `Sealer`.
+
+    Args:
+        codec: of arguments and results.
+        limits: of one message.
+        most: how many calls may travel in one request, where the media type has a form for many.
+    """
+
+    remembered = True
+    readings = None
+
+    def __init__(self, codec: Codec, limits: Limits, most: int) -> None:
+        self._codec = codec
+        self._limits = limits
+        self.media_type = codec.media_type
+        self.calls_per_request = most if codec.media_type in ANSWERS_MEDIA_TYPES else 1
+
+    def encode_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """See `Sealer`."""
+        return self._codec.encode([list(args), kwargs])
+
+    def seal(self, key: Key, attempts: Sequence[Attempt], stamp: Stamp) -> Sealed:
+        """See `Sealer`."""
+        # A child process has a stream of its own, so its name is asked for each time.
+        seal = Seal(stamp.nonce.rpartition(".")[0], self._codec, self._limits)
+        if len(attempts) == 1:
+            return seal_one(seal, key, attempts[0], stamp)
+        return seal_many(seal, key, attempts[0].target, [attempt.call for attempt in attempts], stamp)
+
+    def open(self, sealed: Sealed, response: HttpResponse) -> tuple[Answer, Parameters]:
+        """See `Sealer`."""
+        return open_one(sealed, response, self._limits.max_encoded_result_size)
+
+    def decode(self, answer: Answer) -> Any:
+        """See `Sealer`."""
+        return decode_answer(answer, unsafe=self._limits.decode_unsafe_terms)
+
+    def problem(self, answer: Answer) -> CallFailed:
+        """See `Sealer`."""
+        return decode_problem(answer)
 
 
 # Requests ------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import unquote
 
 from backwater_tornado.errors import (
@@ -67,6 +68,8 @@ class Exchange:
     verified: Verified | None = None
     #: (module, function) of the path, or None for many calls in one request.
     target: tuple[str, str] | None = None
+    #: Of the path of version 1.
+    arity: int = 0
     codec: Codec = JSON
     answer_codec: Codec = JSON
     batch: Batch | None = None
@@ -83,9 +86,33 @@ class Exchange:
         return self.verified.fields.get(name)
 
 
+class Wire(Protocol):
+    """The server's half of one version of the protocol."""
+
+    def accept_head(self, exchange: Exchange) -> None:
+        """Let a request's head pass; raises `CallFailed`."""
+        ...
+
+    def accept_body(self, exchange: Exchange) -> Batch:
+        """Let its body pass; gives the calls, or raises `CallFailed`."""
+        ...
+
+    def form(self, exchange: Exchange) -> Form:
+        """How the request's calls are read and answered; only after `accept_body`."""
+        ...
+
+    def respond(self, exchange: Exchange, answer: Recorded, now: float, extra: Mapping[str, str]) -> HttpResponse:
+        """The response that carries one answer, signed if the request's signature was good."""
+        ...
+
+    def refuse(self, exchange: Exchange, error: CallFailed, now: float) -> HttpResponse:
+        """The response that tells an error."""
+        ...
+
+
 @dataclass(slots=True)
 class Serving:
-    """What every request is served with; `keys` may be replaced at any time."""
+    """What every request is served with, and the `Wire` of version 2; `keys` may be replaced at any time."""
 
     keys: KeyRing
     exposure: Exposure

@@ -270,11 +270,15 @@ def test_all_refuses_a_public_name_that_a_mark_took() -> None:
         Exposure.of([(module_of(MARK + "def f(): ...\n@expose(name='f')\ndef g(): ...\n"), "all")])
 
 
-def test_a_name_that_is_no_identifier_is_refused() -> None:
+def test_a_name_need_not_be_an_identifier() -> None:
+    assert names(module_of(MARK + "@expose(name='+')\ndef plus(): ...\n")) == ["+"]
+
+
+def test_a_name_that_cannot_be_printed_is_refused() -> None:
     module = module_of("")
-    vars(module)["not a name"] = lambda: None
-    with pytest.raises(InvalidExposure, match="'not a name' cannot be the name of a function of 'made'"):
-        Exposure.of([(module, ["not a name"])])
+    vars(module)["not\na name"] = lambda: None
+    with pytest.raises(InvalidExposure, match="cannot be the name of a function of 'made'"):
+        Exposure.of([(module, ["not\na name"])])
 
 
 # Objects ------------------------------------------------------------------------------------------------------------

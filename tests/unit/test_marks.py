@@ -112,8 +112,8 @@ GOOD: list[tuple[str, Any]] = [
 
 BAD: list[tuple[str, Any]] = [
     ("name", ""),
-    ("name", "a.b"),
-    ("name", "a-b"),
+    ("name", "a\nb"),
+    ("name", "a" * 256),
     ("name", 3),
     ("idempotent", 1),
     ("idempotent", None),

@@ -175,7 +175,7 @@ def test_every_option_of_a_server_is_a_setting_of_serve(kind: Any) -> None:
 @pytest.mark.parametrize("kind", [ClientOptions, Limits])
 @pytest.mark.parametrize("command", ["call", "doctor"])
 def test_every_option_of_a_client_that_has_a_form_in_text_is_a_setting(command: str, kind: Any) -> None:
-    assert set(kind.__slots__) - {"limits", "exceptions", "curl_options"} <= set(COMMANDS[command])
+    assert set(kind.__slots__) - {"limits", "terms", "exceptions", "curl_options"} <= set(COMMANDS[command])
 
 
 def test_every_setting_has_help_and_the_default_of_its_class() -> None:
