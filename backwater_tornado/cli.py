@@ -21,10 +21,10 @@ from .client import Client
 from .doctor import Examination, examine
 from .errors import BackwaterError, ConfigurationError, InvalidOption
 from .findings import Finding, Verdict
-from .flags import SETTINGS_HELP, read_arguments, with_settings
+from .flags import SETTINGS_HELP, read_arguments, read_terms, with_settings
 from .keyfiles import exposed_secret, read_keys
 from .loading import load_exposure
-from .options import CallOptions, ClientOptions, Limits, ListenerOptions, ServerOptions
+from .options import CallOptions, ClientOptions, ErlangTerms, Limits, ListenerOptions, ServerOptions
 from .protocol.keys import Algorithm, Key, KeyRing, Scopes, format_key
 from .serve import ParentChannel, Plan, serve
 from .settings import Settings, load
@@ -40,6 +40,7 @@ from .terminal import (
     show_examination,
     show_finding,
     show_functions,
+    show_term,
     show_value,
 )
 
@@ -152,6 +153,7 @@ def serve_command(modules: tuple[str, ...], config: str | None, **flags: Any) ->
       backwater serve tasks --secret-file site.key --port 8080
       backwater serve tasks --tls-cert cert.pem --tls-key key.pem --processes 4 --state /var/lib/shop/calls.db
       backwater serve tasks.py --secret-file site.key --reload
+      backwater serve tasks --secret-file site.key --erlang --erlang-secret-file cluster.key
 
     \b
     SIGTERM, SIGINT  take no more calls, let those in progress end for --grace seconds; again: stop at once
@@ -172,7 +174,8 @@ def serve_command(modules: tuple[str, ...], config: str | None, **flags: Any) ->
 
 
 _PLANNED = ("modules", "port", "address", "grace", "log_level")
-_PLANNED_PATHS = ("secret_file", "tls_cert", "tls_key", "client_ca", "state")
+_PLANNED_ERLANG = ("erlang", "erlang_modules", "erlang_replay_window", "erlang_none")
+_PLANNED_PATHS = ("secret_file", "tls_cert", "tls_key", "client_ca", "state", "erlang_secret_file")
 
 
 def _plan(settings: Settings) -> Plan:
@@ -180,7 +183,7 @@ def _plan(settings: Settings) -> Plan:
     paths = {name: settings[name] and os.path.abspath(settings[name]) for name in _PLANNED_PATHS}  # noqa: PTH100 - "" stays
     options = settings.given(ServerOptions, ListenerOptions, Limits)
     options.pop("address", None)
-    return Plan(**{name: settings[name] for name in _PLANNED}, **paths, options=options)
+    return Plan(**{name: settings[name] for name in (*_PLANNED, *_PLANNED_ERLANG)}, **paths, options=options)
 
 
 @backwater.command("serve-child", hidden=True)
@@ -223,12 +226,26 @@ def call(url: str, module: str, function: str, config: str | None, **flags: Any)
       backwater call http://127.0.0.1:8080 tasks add 1 2 --secret-file site.key
       backwater call https://dc1.example:8443 statistics quantiles '[1, 2, 3]' n=4 --json
       backwater call http://127.0.0.1:8080 tasks report day=2026-07-01 --timeout 60 --idempotent
+
+    To a node of Erlang's backwater the one ARG is the list of arguments, as Erlang writes it: atoms as ok or
+    'Some atom', charlists "text", binaries <<"text">> or <<1,2>>, tuples {a,1}, maps #{key => 1}. So is the result.
+
+    \b
+      backwater call --wire erlang http://node.example:8080 string to_upper '["hello"]' --secret-file site.key
+      backwater call erlang+https://node.example:8443 lists keyfind '[b, 1, [{a,1}, {b,2}]]'
     """  # noqa: D301 - click reads the escape
-    args, kwargs = read_arguments(flags.pop("args"), flags.pop("keywords"))
-    as_json = flags.pop("as_json")
+    words, keywords, as_json = flags.pop("args"), flags.pop("keywords"), flags.pop("as_json")
     settings = load("call", flags, config)
     own = {name: value for name, value in settings.given(CallOptions).items() if name != "timeout"}
-    with Client(url, read_keys(settings["secret_file"]), **settings.given(ClientOptions, Limits)) as client:
+    options = settings.given(ClientOptions, Limits)
+    if settings["wire"] == "erlang" or url.startswith("erlang+"):
+        options["terms"] = terms = ErlangTerms(none=settings["erlang_none"])
+        with Client(url, read_keys(settings["secret_file"]), **options) as client:
+            value = client.with_options(**own).call(module, function, *read_terms(words, keywords, terms.none))
+        show_term(value, none=terms.none, as_json=as_json)
+        return OK
+    args, kwargs = read_arguments(words, keywords)
+    with Client(url, read_keys(settings["secret_file"]), **options) as client:
         value = client.with_options(**own).call(module, function, *args, **kwargs)
     show_value(value, as_json=as_json)
     return OK
@@ -252,6 +269,8 @@ def doctor(url: str, as_json: bool, config: str | None, **flags: Any) -> int:
       backwater doctor https://dc1.example:8443 --ca-file ca.pem --json
     """  # noqa: D301 - click reads the escape
     settings = load("doctor", flags, config)
+    if settings["wire"] == "erlang" or url.startswith("erlang+"):
+        raise InvalidOption("the doctor knows version 2 only; for a node of Erlang's backwater try `backwater call`")
     found: list[Finding] = []
     for finding in _findings(url, settings):
         found.append(finding)

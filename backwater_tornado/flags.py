@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from .erlang import parse_term
 from .errors import InvalidOption
 from .settings import COMMANDS, Kind, Setting
 
@@ -67,6 +68,21 @@ def read_arguments(words: Sequence[str], keywords: Sequence[str]) -> tuple[list[
         else:
             args.append(_checked_value(word))
     return args, kwargs
+
+
+def read_terms(words: Sequence[str], keywords: Sequence[str], none: str) -> list[Any]:
+    """The arguments of an Erlang function: one ARG, the list of them as Erlang writes it."""
+    if keywords:
+        raise InvalidOption("Erlang's functions have no named arguments")
+    if len(words) > 1:
+        raise InvalidOption("with the wire erlang the arguments are one ARG, a list of terms: '[1, \"two\"]'")
+    try:
+        args = parse_term(words[0] if words else "[]", none=none)
+    except ValueError as error:
+        raise InvalidOption(f"the arguments are no Erlang term: {error}") from error
+    if not isinstance(args, list):
+        raise InvalidOption(f"the arguments are a list of terms, such as '[1, \"two\"]', not {words[0]}")
+    return args
 
 
 def _checked_value(word: str) -> Any:

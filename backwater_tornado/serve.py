@@ -28,7 +28,7 @@ from .errors import ConfigurationError, InvalidOption
 from .exposure import Exposure
 from .keyfiles import read_keys
 from .loading import load_exposure, project_files
-from .options import CLEAR_PORT, TLS_PORT
+from .options import CLEAR_PORT, TLS_PORT, ErlangOptions
 from .server import Server, start_clear_server, start_tls_server
 
 log = logging.getLogger("backwater.serve")
@@ -51,6 +51,11 @@ class Plan:
     state: str | None = None
     grace: float = 30.0
     log_level: str = "info"
+    erlang: bool = False
+    erlang_secret_file: str | None = None
+    erlang_modules: tuple[str, ...] = ()
+    erlang_replay_window: float = 60.0
+    erlang_none: str = "undefined"
     #: Fields of `ServerOptions`, `ListenerOptions` and `Limits`.
     options: Mapping[str, Any]
 
@@ -68,6 +73,19 @@ class Plan:
             raise InvalidOption(f"port is between 0 and 65535, not {self.port}")
         if not 0 <= self.grace < 86400:
             raise InvalidOption(f"grace is between 0 and 86400 seconds, not {self.grace:g}")
+        if not self.erlang and (self.erlang_secret_file or self.erlang_modules):
+            raise InvalidOption("erlang_secret_file and erlang_modules need erlang: give --erlang")
+
+    def erlang_options(self) -> ErlangOptions | bool:
+        """How Erlang nodes are answered, if at all; reads their keys and imports their modules."""
+        if not self.erlang:
+            return False
+        return ErlangOptions(
+            secret=read_keys(self.erlang_secret_file) if self.erlang_secret_file else None,
+            exposed=load_exposure(self.erlang_modules) if self.erlang_modules else None,
+            replay_window=self.erlang_replay_window,
+            none=self.erlang_none,
+        )
 
     @property
     def listening_port(self) -> int:
@@ -112,6 +130,7 @@ def start_server(plan: Plan, exposure: Exposure) -> Server:
     """
     keys = read_keys(plan.secret_file)
     options: dict[str, Any] = {"port": plan.listening_port, "address": plan.address, **plan.options}
+    options["erlang"] = plan.erlang_options()
     if plan.state is not None:
         options["state"] = plan.state
     try:
@@ -172,10 +191,12 @@ class _Serving:
     def _reload_keys(self, server: Server) -> None:
         try:
             keys = read_keys(self._plan.secret_file)
+            file = self._plan.erlang_secret_file
+            erlang = read_keys(file) if file else None
         except ConfigurationError as error:
             log.error("the keys stay as they were: %s", error)  # noqa: TRY400 - the text says it all
             return
-        server.reload_keys(keys)
+        server.reload_keys(keys, erlang=erlang)
         log.info("keys reloaded: %s", ", ".join(keys.ids))
 
     async def _drain(self, server: Server) -> bool:

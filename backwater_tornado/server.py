@@ -32,7 +32,7 @@ def routes(secret: object, exposed: object, *, prefix: str = "", **options: Any)
         secret: the secret, a `Key`, several keys from oldest to newest, or a `KeyRing`.
         exposed: what may be called, see `Exposure.of`.
         prefix: path in front of `/backwater/2`.
-        options: fields of `ServerOptions` and `Limits`, and `state`, see `start_clear_server`.
+        options: fields of `ServerOptions` and `Limits`, and `state` and `erlang`, see `start_clear_server`.
     """
     return _routes(make_service(secret, exposed, options), prefix)
 
@@ -70,9 +70,14 @@ class Server:
         #: The port it listens on; the one that was given by the system when 0 was asked for.
         self.port = port
 
-    def reload_keys(self, secret: object) -> None:
-        """Serve with another ring of keys from now on; requests in flight are not disturbed."""
-        self.service.replace_keys(secret)
+    def reload_keys(self, secret: object, *, erlang: object = None) -> None:
+        """Serve with another ring of keys from now on; requests in flight are not disturbed.
+
+        Args:
+            secret: as `start_clear_server`.
+            erlang: another ring for Erlang nodes, where they have one of their own.
+        """
+        self.service.replace_keys(secret, erlang)
 
     async def stop(self, grace: float = GRACE) -> bool:
         """Take no more connections, let calls in flight end, then close; False when some were cut after `grace` s."""
@@ -99,7 +104,8 @@ def start_clear_server(
         ref: a name of this server for `stop_server`; two servers need two names.
         port: 0 lets the system choose; see `Server.port`.
         options: fields of `ServerOptions`, `ListenerOptions` and `Limits`; `state`: path of a file that remembers
-            calls and nonces across restarts and between processes on the same port.
+            calls and nonces across restarts and between processes on the same port; `erlang`: True or `ErlangOptions`
+            to answer nodes of Erlang's backwater as well.
 
     Raises:
         ConfigurationError: a key, an exposed object or an option is wrong.

@@ -51,9 +51,14 @@ class Service:
             return self.erlang
         return self.serving
 
-    def replace_keys(self, secret: object) -> None:
-        """Serve with another ring of keys from now on."""
-        self.serving.keys = KeyRing.of(secret)  # type: ignore[arg-type]
+    def replace_keys(self, secret: object, erlang: object = None) -> None:
+        """Serve with another ring of keys from now on; and Erlang nodes with another, where they have their own."""
+        ring = KeyRing.of(secret)  # type: ignore[arg-type]
+        if erlang is not None:
+            if self.erlang is None or self.erlang.keys is None:
+                raise InvalidOption("Erlang nodes have no keys of their own here")
+            self.erlang.keys = KeyRing.of(erlang)  # type: ignore[arg-type]
+        self.serving.keys = ring
 
     async def drain(self, grace: float) -> bool:
         """Refuse new calls and wait for those that run; False when some still ran after `grace` seconds."""

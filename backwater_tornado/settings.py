@@ -157,6 +157,7 @@ def _unique(settings: Iterable[Setting]) -> dict[str, Setting]:
 
 _SECRET = Setting("secret_file", Kind.PATH, "The file of keys, as `backwater keygen` prints it.")
 _MODULES = Setting("modules", Kind.TEXTS, "What to expose, where no MODULE is given.", ())
+_ERLANG_NONE = Setting("erlang_none", Kind.TEXT, "The atom that is None: undefined, or nil for Elixir.", "undefined")
 _SERVE = (
     _SECRET,
     _MODULES,
@@ -165,6 +166,11 @@ _SERVE = (
     Setting("tls_cert", Kind.PATH, "The server's certificate with its chain, PEM: serve over TLS."),
     Setting("tls_key", Kind.PATH, "The key of the certificate, PEM."),
     Setting("client_ca", Kind.PATH, "Ask every client for a certificate of this authority, PEM."),
+    Setting("erlang", Kind.SWITCH, "Answer nodes of Erlang's backwater too (version 1 of the wire).", False),
+    Setting("erlang_secret_file", Kind.PATH, "The file of the keys that Erlang nodes sign with; by default the same."),
+    Setting("erlang_modules", Kind.TEXTS, "What Erlang nodes may call, as MODULE; by default the same.", ()),
+    Setting("erlang_replay_window", Kind.NUMBER, "A repeated message gets the answer it got, seconds; 0: never.", 60.0),
+    _ERLANG_NONE,
     Setting("processes", Kind.WHOLE, "Processes on the port; they share the memory of calls.", 1),
     Setting("state", Kind.PATH, "A file that remembers calls and nonces across restarts and between processes."),
     Setting("grace", Kind.NUMBER, "How long calls in progress may take to end after SIGTERM, seconds.", 30.0),
@@ -181,7 +187,7 @@ _CLIENT = (*settings_of(ClientOptions), *settings_of(Limits))
 #: Every command that has settings.
 COMMANDS: Mapping[str, Mapping[str, Setting]] = {
     "serve": _unique((*_SERVE, *settings_of(ListenerOptions), *settings_of(ServerOptions), *settings_of(Limits))),
-    "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions))),
+    "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions), _ERLANG_NONE)),
     "doctor": _unique((*_DOCTOR, *_CLIENT)),
     "modules": _unique((_MODULES,)),
 }

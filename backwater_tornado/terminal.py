@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from .erlang import format_term
 from .errors import (
     BackwaterError,
     DeadlineExceeded,
@@ -110,6 +111,35 @@ def show_value(value: Any, *, as_json: bool) -> None:
         click.echo(JSON.encode(value))
     else:
         click.echo(pprint.pformat(value, width=shutil.get_terminal_size().columns, sort_dicts=False))
+
+
+def show_term(value: Any, *, none: str, as_json: bool) -> None:
+    """Print a result as Erlang writes it."""
+    click.echo(JSON.encode(_plain(value, none)) if as_json else format_term(value, none=none))
+
+
+def _plain(value: Any, none: str) -> Any:
+    """A term as JSON has it: binaries and atoms as texts, what has no form there as Erlang writes it."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return str(value)
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return format_term(value, none=none)
+        case list() | tuple():
+            return [_plain(each, none) for each in value]
+        case dict():
+            return {
+                str(key) if isinstance(key := _plain(name, none), str) else format_term(name, none=none): _plain(
+                    each, none
+                )
+                for name, each in value.items()
+            }
+    return format_term(value, none=none)
 
 
 # The doctor ----------------------------------------------------------------------------------------------------------

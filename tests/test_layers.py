@@ -88,15 +88,18 @@ TABLE: Mapping[str, May] = {
     "findings": May("errors options protocol.keys", never=IMPURE),
     "doctor": May(f"{CALLING} curl transfers findings", "pycurl"),
     "__init__": May("errors options context marks exposure protocol memory_sqlite server client"),
+    "erlang": May("errors options protocol.erlang", never=IMPURE),
     "testing": May(ALL_OF_OURS, "tornado"),
     "loading": May("errors exposure", never=IMPURE.replace("os ", "")),
     "keyfiles": May("errors protocol.keys", never=IMPURE),
     "settings": May("errors options", never="time random secrets asyncio socket"),
-    "flags": May("errors settings", "click", never=IMPURE),
-    "terminal": May("errors protocol.codec findings exposure", "click rich"),
+    "flags": May("errors settings erlang", "click", never=IMPURE),
+    "terminal": May("errors protocol.codec erlang findings exposure", "click rich"),
     "serve": May("errors options exposure keyfiles loading server"),
     "supervisor": May("errors serve"),
-    "cli": May(f"{ALL_OF_OURS} doctor findings flags keyfiles loading serve settings supervisor terminal", "click"),
+    "cli": May(
+        f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading serve settings supervisor terminal", "click"
+    ),
     "__main__": May("cli"),
 }
 
