@@ -10,10 +10,11 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -95,15 +96,21 @@ class Run:
         self._scratch = scratch
         self._pytest_args = pytest_args
         self._preparation: environments.Preparation | None = None
+        self._lock = threading.Lock()
 
-    def pytest(self, python: str, *args: str, place: Path = PROJECT, env: Mapping[str, str] | None = None) -> bool:
-        """One run of pytest, its counts added to the totals."""
-        report = self._scratch / f"report-{time.monotonic_ns()}.xml"
-        command = [python, "-m", "pytest", "-q", f"--junitxml={report}", *args, *self._pytest_args]
-        done = subprocess.run(command, cwd=place, check=False, stdin=subprocess.DEVNULL, env=env)
+    def pytest(self, python: str, *args: str) -> bool:
+        """One run of pytest on the source, its counts added to the totals."""
+        report = self._scratch / "report.xml"
+        done = subprocess.run(self._command(python, report, args), cwd=PROJECT, check=False, stdin=subprocess.DEVNULL)
+        return self._count(report, done.returncode)
+
+    def _command(self, python: str, report: Path, args: Sequence[str]) -> list[str]:
+        return [python, "-m", "pytest", "-q", f"--junitxml={report}", *args, *self._pytest_args]
+
+    def _count(self, report: Path, code: int) -> bool:
         self.totals.add(report)
-        nothing_chosen = done.returncode == 5 and bool(self._pytest_args)
-        return done.returncode == 0 or nothing_chosen
+        nothing_chosen = code == 5 and bool(self._pytest_args)
+        return code == 0 or nothing_chosen
 
     def build(self, pythons: Mapping[str, str]) -> bool:
         """Builds archive and wheel, and begins to install the wheel for those Pythons."""
@@ -114,9 +121,16 @@ class Run:
         self._preparation = environments.Preparation(wheel, self._scratch, pythons)
         return True
 
-    def try_wheel(self, version: str) -> bool:
-        """Runs the tests against the installed wheel, the slow ones left out."""
+    def try_wheels(self, versions: Sequence[str]) -> bool:
+        """Runs the tests against the installed wheel under these Pythons, two at a time."""
         assert self._preparation, "the wheel is built first"
+        if not all(self._preparation.wait_for(version) for version in versions):
+            return False
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            return all(list(pool.map(self._try_wheel, versions)))
+
+    def _try_wheel(self, version: str) -> bool:
+        """The tests under one Python, the slow ones left out; what they print is shown when they have ended."""
         folder = self._scratch / version
         installed = str(environments.interpreter(folder))
         place = environments.copy_tests(PROJECT, folder)
@@ -124,11 +138,18 @@ class Run:
         origin = "import sys, backwater_tornado as b; sys.exit(not b.__file__.startswith(sys.prefix) and b.__file__)"
         # This very Python has just run the rest on the source.
         chosen = EDGE_TESTS if version == environments.OWN_VERSION else ()
-        return (
-            self._preparation.wait_for(version)
-            and went_well([installed, "-P", "-c", origin], env=env)
-            and self.pytest(installed, "-m", "not slow", *chosen, place=place, env=env)
-        )
+        if not went_well([installed, "-P", "-c", origin], env=env):
+            return False
+        report = self._scratch / f"report-{version}.xml"
+        begun = time.monotonic()
+        done = subprocess.run(
+            self._command(installed, report, ["-m", "not slow", *chosen]),
+            cwd=place, check=False, stdin=subprocess.DEVNULL, env=env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        with self._lock:
+            print(f"\n{done.stdout}Python {version}: {time.monotonic() - begun:.1f} s", flush=True)
+            return self._count(report, done.returncode)
 
     def end(self) -> None:
         """Stops what runs beside the steps."""
@@ -151,7 +172,7 @@ def steps(run: Run, *, fast: bool, matrix: bool) -> list[Step]:
         *chosen,
         Step("build", lambda: run.build(pythons)),
         Step("tests on the source", lambda: run.pytest(own)),
-        *(Step(f"tests on the wheel, Python {version}", partial(run.try_wheel, version)) for version in pythons),
+        Step(f"tests on the wheel, Python {', '.join(pythons)}", lambda: run.try_wheels(list(pythons))),
     ]
 
 

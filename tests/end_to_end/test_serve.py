@@ -155,7 +155,7 @@ class Caller:
         self._transport = EasyTransport(self.session.options)
 
     def begin(self, function: str, *args: object) -> Outgoing:
-        arguments = self.session.codec.encode([list(args), {}])
+        arguments = self.session.sealer.encode_arguments(args, {})
         return Outgoing(self.session.stream.begin(), "served", function, arguments, 1e9)
 
     def send(self, call: Outgoing, *, copies: int = 1) -> list[Any]:
