@@ -13,7 +13,7 @@ import pytest
 from tests.erlang.vm import PACKAGES, Erlang, missing
 
 #: Seconds for what goes over the network: there may be none.
-DOWNLOAD_PATIENCE = 60.0
+DOWNLOAD_PATIENCE = 40.0
 #: Seconds for unpacking; never cut short in practice, as that would leave half a package.
 INSTALL_PATIENCE = 150.0
 
@@ -23,6 +23,10 @@ FIRST_TEST_TIMEOUT = DOWNLOAD_PATIENCE * 2 + INSTALL_PATIENCE + 60
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
+    for item in items:
+        # With a VM: once, on the source tree.
+        if here in item.path.parents and "erlang" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
     if shutil.which("erl") is None:
         for item in items:
             if here in item.path.parents and item.get_closest_marker("timeout") is None:
