@@ -6,6 +6,8 @@ The tree is split by what the caller can do about it::
     ├── ConfigurationError (ValueError)     fix the program or its settings
     │   ├── InvalidEndpoint, InvalidKey, InvalidOption, InvalidExposure
     ├── Unserializable (TypeError)          an argument (or a result) has no form on the wire
+    ├── StoreError                          the broker's store did nothing
+    │   ├── UnknownQueue, UnknownExchange, DeclarationConflict, SessionGone, SessionTaken, StorageFailed
     └── CallFailed
         ├── Unreachable (ConnectionError)   no answer, and nothing was sent: safe to call again
         │   └── TLSFailed                   the server's certificate was not accepted
@@ -56,6 +58,34 @@ class InvalidExposure(ConfigurationError):
 
 class Unserializable(BackwaterError, TypeError):
     """A value has no form on the wire; the message names its type and place."""
+
+
+class StoreError(BackwaterError):
+    """A store of the broker was asked for what it cannot do; it did nothing."""
+
+
+class UnknownQueue(StoreError):
+    """There is no queue of that name."""
+
+
+class UnknownExchange(StoreError):
+    """There is no exchange of that name."""
+
+
+class DeclarationConflict(StoreError):
+    """What is there under that name is of another kind, or belongs to another session."""
+
+
+class SessionGone(StoreError):
+    """The session was never opened, or has not been heard of for too long; what it held has gone back."""
+
+
+class SessionTaken(StoreError):
+    """The session is open and another's."""
+
+
+class StorageFailed(StoreError):
+    """The medium failed, for example a full disk; nothing was done, and it may be tried again."""
 
 
 class CallFailed(BackwaterError):

@@ -1,0 +1,309 @@
+"""What the broker keeps and hands out: plain frozen values.
+
+A message is bytes with a little around them that the broker acts on; headers and body it never opens. Moments are Unix
+seconds, spans seconds, sizes bytes.
+
+Rule: values only; what is done with them is the store's (`store`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, Literal
+
+import msgspec
+
+#: Priorities go from 0 to this; higher is sooner.
+MAX_PRIORITY: Final = 255
+#: Characters of a name: of a queue, an exchange, a message, a session.
+MAX_NAME: Final = 255
+#: The exchange that everybody has: its routing key is the name of a queue.
+DEFAULT_EXCHANGE: Final = ""
+
+
+# Topology ------------------------------------------------------------------------------------------------------------
+
+ExchangeKind = Literal["direct", "topic", "fanout"]
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """Where messages are published to; bindings say into which queues they go."""
+
+    name: str
+    kind: ExchangeKind = "direct"
+    #: Gone with its last binding.
+    auto_delete: bool = False
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """A queue and its limits; None means none."""
+
+    name: str
+    #: A higher priority counts as this.
+    max_priority: int = 9
+    #: A message that waits longer expires.
+    message_ttl: float | None = None
+    #: Deleted when nobody has received from it or declared it for so long.
+    expires: float | None = None
+    #: Messages waiting, delayed ones included.
+    max_length: int | None = None
+    #: What a full queue does: refuse the new message, or drop the one that would be received next.
+    overflow: Literal["refuse", "drop_head"] = "refuse"
+    #: The session that has it for itself; deleted with it.
+    exclusive: str | None = None
+    #: Deleted when its last receiving session has gone.
+    auto_delete: bool = False
+    #: A message that was delivered so often without being settled is put aside as dead.
+    max_deliveries: int | None = 20
+    #: Deliveries out at the same time, over all sessions.
+    max_running: int | None = None
+    #: Deliveries in a second, over all sessions.
+    rate: float | None = None
+    #: Nothing is handed out.
+    paused: bool = False
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """Messages of an exchange whose routing key fits `pattern` go into a queue; see `routing`."""
+
+    exchange: str
+    queue: str
+    pattern: str = ""
+
+
+# Messages ------------------------------------------------------------------------------------------------------------
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message as its publisher made it."""
+
+    #: Unique for ever; a second publish with the same id is the first one's repetition.
+    id: str
+    body: bytes
+    #: Encoded by the publisher, for the receiver.
+    headers: bytes = b""
+    content_type: str = ""
+    content_encoding: str = ""
+    priority: int = 0
+    #: Not handed out before.
+    not_before: float | None = None
+    #: Dropped if not handed out by then.
+    expires: float | None = None
+    #: While a message with this key waits or runs, no other with it is accepted.
+    unique: str | None = None
+    #: The key is free after this in any case.
+    unique_until: float | None = None
+    #: The join that its end counts for.
+    join: str | None = None
+    #: How long its result is kept; None: it has none.
+    keep_result: float | None = None
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """A message on its way into queues."""
+
+    message: Message
+    routing_key: str
+    exchange: str = DEFAULT_EXCHANGE
+
+
+class Join(msgspec.Struct, frozen=True):
+    """Publishes `then` once `size` different messages that name it have ended, however they ended."""
+
+    id: str
+    size: int
+    then: Publication
+    #: Instead of `then` when one of them failed.
+    otherwise: Publication | None = None
+    #: Forgotten after this if it has not come together by then.
+    expires: float | None = None
+
+
+class PublishState(StrEnum):
+    """What became of a publication."""
+
+    ACCEPTED = "accepted"
+    #: It was accepted before; nothing was done.
+    DUPLICATE = "duplicate"
+    #: No queue is bound for it; it is dropped, as AMQP has it.
+    UNROUTED = "unrouted"
+    REFUSED = "refused"
+
+
+class Published(msgspec.Struct, frozen=True):
+    """The answer to one publication; `queues` are those it is in."""
+
+    state: PublishState
+    queues: tuple[str, ...] = ()
+    #: Why it was refused.
+    reason: Literal["", "unknown_exchange", "queue_full", "unique_key_held", "id_of_another_message"] = ""
+
+
+# Deliveries ----------------------------------------------------------------------------------------------------------
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A receiver. What it holds goes back when it has not been heard of for `ttl`."""
+
+    id: str
+    #: Of the key that opened it; no other may use it.
+    owner: str
+    ttl: float = 30.0
+
+
+class Poll(msgspec.Struct, frozen=True):
+    """What a session asks for, and what it tells by asking."""
+
+    #: Queues, in order of preference, with how many more messages are wanted from each at most.
+    wants: tuple[tuple[str, int], ...]
+    #: Messages wanted in all, at most.
+    credit: int
+    #: The number of the last batch that arrived; an older one makes the store hand out the last batch again.
+    confirmed: int = 0
+    #: The deliveries that it still holds, of confirmed batches; any other goes back. None: not told.
+    held: tuple[int, ...] | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A message handed to a session."""
+
+    #: The lease's own number, higher than any before: what settles it. An older lease cannot.
+    token: int
+    queue: str
+    message: Message
+    #: The routing of its publication.
+    exchange: str
+    routing_key: str
+    #: Deliveries so far, this one included.
+    count: int
+    published_at: float
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """The answer to a poll."""
+
+    number: int
+    deliveries: tuple[Delivery, ...] = ()
+    #: Of the deliveries it holds: those whose message was cancelled.
+    cancelled: tuple[int, ...] = ()
+
+
+class Verdict(StrEnum):
+    """How a delivery ends."""
+
+    #: Done; the message is gone.
+    ACK = "ack"
+    #: Back to its old place, after `delay`, perhaps as another message (a task's retry).
+    REQUEUE = "requeue"
+    #: Put aside among the dead.
+    REJECT = "reject"
+    #: Put aside until somebody says that it is known now.
+    PARK = "park"
+    #: It goes on; only its result changes (progress).
+    KEEP = "keep"
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What is known of a message's end, or of its way there; the body is opaque."""
+
+    state: str
+    body: bytes = b""
+    content_type: str = ""
+    #: It counts as failed for a join.
+    failed: bool = False
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What a session says of one delivery."""
+
+    token: int
+    verdict: Verdict = Verdict.ACK
+    outcome: Outcome | None = None
+    #: For REQUEUE: not handed out again before so many seconds have passed.
+    delay: float = 0.0
+    #: For REQUEUE: what goes back in its place, with the same id.
+    replacement: Message | None = None
+    #: For REJECT and PARK.
+    reason: str = ""
+    #: Published in the same transaction (links, the next of a chain).
+    then: tuple[Publication, ...] = ()
+
+
+class SettleState(StrEnum):
+    """What became of a settlement."""
+
+    DONE = "done"
+    #: The lease has passed on, or never was: nothing was done.
+    STALE = "stale"
+
+
+# Afterwards ----------------------------------------------------------------------------------------------------------
+
+
+class Result(msgspec.Struct, frozen=True):
+    """The last that was said of a message."""
+
+    id: str
+    outcome: Outcome
+    #: It will not change any more.
+    final: bool
+    at: float
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message put aside."""
+
+    #: Its number in the list.
+    number: int
+    queue: str
+    message: Message
+    exchange: str
+    routing_key: str
+    #: `rejected`, `expired`, `max_deliveries`, `parked`, `dropped`, and what its receiver said.
+    reason: str
+    detail: str
+    at: float
+    count: int
+
+
+class QueueStats(msgspec.Struct, frozen=True):
+    """A queue at one moment; the totals are since the store began."""
+
+    queue: Queue
+    ready: int = 0
+    delayed: int = 0
+    leased: int = 0
+    dead: int = 0
+    #: When the oldest of the ready ones was published.
+    oldest: float | None = None
+    sessions: int = 0
+    published: int = 0
+    delivered: int = 0
+    acked: int = 0
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of the schedule: what is published next, and when. What repeats it is in `spec`, opaque to the store."""
+
+    name: str
+    due: float
+    publication: Publication
+    spec: bytes = b""
+
+
+class Effects(msgspec.Struct, frozen=True):
+    """Whom a transaction concerns, so that the broker can wake them when it is committed."""
+
+    #: Queues that may have something to hand out.
+    queues: frozenset[str] = frozenset()
+    #: Messages whose result is new.
+    results: frozenset[str] = frozenset()
+    #: Sessions that hold something cancelled.
+    sessions: frozenset[str] = frozenset()
+
+    def __or__(self, other: Effects) -> Effects:
+        return Effects(self.queues | other.queues, self.results | other.results, self.sessions | other.sessions)
+
+
+Totals = Mapping[str, int]
