@@ -160,7 +160,7 @@ class Store(Protocol):
     def plan(
         self, entry: Entry, expected: float | None, now: float, publish: Publication | None
     ) -> tuple[bool, Effects]:
-        """Write an entry if its `due` is still `expected` (None: there is none of the name), and publish in the same step.
+        """Write an entry if its `due` is still `expected` (None: there is none of the name); publish in the same step.
 
         Gives False, and does nothing, when somebody else was first: so nothing fires twice.
         """
