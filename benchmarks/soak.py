@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -70,6 +71,10 @@ def options() -> argparse.Namespace:
         "--warm-up", type=float, default=0.4, metavar="SHARE",
         help="of the time that does not count (default %(default)s: what a server remembers of calls grows until its"
         " oldest part expires)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--arenas", type=int, default=2, metavar="N",
+        help="MALLOC_ARENA_MAX of the processes, as the README advises (default %(default)s; 0: as glibc has it)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="PATH", help="write samples and verdict there as well")
     return parser.parse_args()
@@ -192,6 +197,8 @@ def print_counts(console: Console, counts: dict[str, dict[str, Any]]) -> int:
 def main() -> int:
     """Run, print, write."""
     chosen = options()
+    if chosen.arenas:
+        os.environ["MALLOC_ARENA_MAX"] = str(chosen.arenas)
     console = Console(width=130)
     processes = start(chosen.rate)
     faces = [name for name in processes if name != "server"]
