@@ -21,7 +21,7 @@ from typing import Any
 
 from .context import CURRENT, CallContext
 from .deadlines import Deadlines
-from .errors import CallFailed, DeadlineExceeded, InternalError, Overloaded
+from .errors import CallFailed, DeadlineExceeded, InternalError, Overloaded, StoreError
 from .exposure import Function
 from .protocol.forms import Form
 from .protocol.keys import Key
@@ -268,7 +268,8 @@ class Dispatcher:
             CURRENT.set(None)
 
     def _encode_exception(self, run: Run, raised: BaseException) -> Recorded:
-        log.warning("%s.%s raised %s", run.call.module, run.call.function, type(raised).__name__, exc_info=raised)
+        if not isinstance(raised, StoreError):  # which its caller caused, and is told
+            log.warning("%s.%s raised %s", run.call.module, run.call.function, type(raised).__name__, exc_info=raised)
         return run.form.encode_exception(raised)
 
     # After the run ---------------------------------------------------------------------------------------------------

@@ -6,8 +6,6 @@ The tree is split by what the caller can do about it::
     ├── ConfigurationError (ValueError)     fix the program or its settings
     │   ├── InvalidEndpoint, InvalidKey, InvalidOption, InvalidExposure
     ├── Unserializable (TypeError)          an argument (or a result) has no form on the wire
-    ├── StoreError                          the broker's store did nothing
-    │   ├── UnknownQueue, UnknownExchange, DeclarationConflict, SessionGone, SessionTaken, StorageFailed
     └── CallFailed
         ├── Unreachable (ConnectionError)   no answer, and nothing was sent: safe to call again
         │   └── TLSFailed                   the server's certificate was not accepted
@@ -58,34 +56,6 @@ class InvalidExposure(ConfigurationError):
 
 class Unserializable(BackwaterError, TypeError):
     """A value has no form on the wire; the message names its type and place."""
-
-
-class StoreError(BackwaterError):
-    """A store of the broker was asked for what it cannot do; it did nothing."""
-
-
-class UnknownQueue(StoreError):
-    """There is no queue of that name."""
-
-
-class UnknownExchange(StoreError):
-    """There is no exchange of that name."""
-
-
-class DeclarationConflict(StoreError):
-    """What is there under that name is of another kind, or belongs to another session."""
-
-
-class SessionGone(StoreError):
-    """The session was never opened, or has not been heard of for too long; what it held has gone back."""
-
-
-class SessionTaken(StoreError):
-    """The session is open and another's."""
-
-
-class StorageFailed(StoreError):
-    """The medium failed, for example a full disk; nothing was done, and it may be tried again."""
 
 
 class CallFailed(BackwaterError):
@@ -333,6 +303,43 @@ class Draining(Refused):
 class Overloaded(Refused):
     code, status, title = "overloaded", 503, "The server has as many calls as it can hold"
     retryable = True
+
+
+# The broker ----------------------------------------------------------------------------------------------------------
+
+
+class StoreError(Refused):
+    """The broker was asked for what it cannot do; it did nothing. Raised by a function, it travels as it is."""
+
+    code, status, title = "store_error", 409, "The broker cannot do that"
+
+
+class UnknownQueue(StoreError):
+    code, status, title = "unknown_queue", 404, "There is no queue of that name"
+
+
+class UnknownExchange(StoreError):
+    code, status, title = "unknown_exchange", 404, "There is no exchange of that name"
+
+
+class DeclarationConflict(StoreError):
+    code, status, title = "declaration_conflict", 409, "What has that name is of another kind, or another's"
+
+
+class SessionGone(StoreError):
+    code, status, title = "session_gone", 410, "The session is not open any more; what it held has gone back"
+
+
+class SessionTaken(StoreError):
+    code, status, title = "session_taken", 409, "The session is open and another's"
+
+
+class StorageFailed(StoreError):
+    code, status, title = "storage_failed", 503, "The broker's medium failed; nothing was done"
+    retryable = True
+
+
+# After the run -------------------------------------------------------------------------------------------------------
 
 
 class ResultUnserializable(CallFailed):

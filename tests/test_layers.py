@@ -68,6 +68,7 @@ TABLE: Mapping[str, May] = {
     "protocol.erlang.decoding": May(f"{TERMS} {SHAPES} protocol.erlang.printing", never=IMPURE),
     "protocol.erlang.notation": May(f"{TERMS} {SHAPES} protocol.erlang.printing", never=IMPURE),
     "broker": May("errors broker", "msgspec", never=IMPURE),
+    "broker.broker": May("errors context marks protocol.keys broker", never="os random secrets uuid socket"),
     "owners": May("errors", never="time random secrets asyncio socket logging"),
     "memory_sqlite": May("errors owners protocol.memory", never="time random secrets asyncio socket logging"),
     "threads": May("errors options", never="socket"),

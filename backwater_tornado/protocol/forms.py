@@ -15,6 +15,7 @@ from backwater_tornado.errors import (
     NotInScope,
     ResultTooLarge,
     ResultUnserializable,
+    StoreError,
     Unserializable,
 )
 from backwater_tornado.exposure import Exposure, Function, Readings
@@ -94,6 +95,8 @@ class CodecForm:
 
     def encode_exception(self, raised: BaseException) -> Recorded:
         """See `Form`."""
+        if isinstance(raised, StoreError):
+            return self.encode_problem(raised)
         return self.encode_problem(describe_exception(raised, with_traceback=self.options.return_exception_stacktraces))
 
     def encode_problem(self, error: CallFailed) -> Recorded:

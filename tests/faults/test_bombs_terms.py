@@ -92,6 +92,12 @@ tailed, a_map = (lambda v: ImproperList((1,), (v,))), (lambda v: ErlangMap([([1]
 circle = []
 circle.append(({"k": circle},))
 
+# made and freed by the main thread, which has stack enough for CPython 3.13 to free them
+values = [
+    hold(levels, *holders)
+    for holders in ([a_list], [a_tuple], [a_dict], [tailed], [a_map], [a_list, a_map, tailed, a_dict])
+    for levels in (60, 127, 200, 255, 256, 2000, 20_000)]
+
 def attack():
     seen = set()
     for names in mixtures:
@@ -107,11 +113,9 @@ def attack():
                 continue
             assert outcome(encode_term, value) == "fine" and outcome(format_term, value) == "fine"
             hash(ErlangMap([(value, 1)])) if levels < 255 else None
-    for holders in ([a_list], [a_tuple], [a_dict], [tailed], [a_map], [a_list, a_map, tailed, a_dict]):
-        for levels in (60, 127, 200, 255, 256, 2000, 20_000):
-            value = hold(levels, *holders)
-            seen.add(outcome(encode_term, value))
-            seen.add(outcome(format_term, value))
+    for value in values:
+        seen.add(outcome(encode_term, value))
+        seen.add(outcome(format_term, value))
     assert outcome(encode_term, circle) == outcome(format_term, circle) == "Unserializable"
     for head in ("[", "{", "#{1=>", "#{", "[1|{"):
         for text in (head * 100_000, head * 255, head * 200 + "1"):
