@@ -25,6 +25,7 @@ from backwater_tornado.errors import (
     NotAcceptable,
     NotExposed,
     Overloaded,
+    PathNotFound,
     Refused,
     RequestMalformed,
     ResponseAltered,
@@ -220,7 +221,8 @@ def _explain_unsigned(response: HttpResponse, word: str) -> CallFailed:
     claim = response.body[:_SHOWN].decode("ascii", "replace")
     error = ResponseUnsigned(f"the answer is not signed ({word}); it claims status {response.status} {claim}".rstrip())
     error.retryable = False
-    kind = BY_STATUS.get(response.status, Refused)
+    # A genuine server signs what it says of functions; an unsigned 404 is about the path.
+    kind = PathNotFound if response.status == 404 else BY_STATUS.get(response.status, Refused)
     hint = kind(claim or f"status {response.status}")
     error.hint = hint if isinstance(hint, Refused) else None
     return error
