@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any
 
 from .context import CURRENT, CallContext
@@ -86,7 +87,7 @@ class Dispatcher:
         self._threads = ThreadPool(serving.options.threads, loop)
         self._deadlines: Deadlines[Run] = Deadlines(loop, self._expire)
         self._running: dict[tuple[str, str, int], Run] = {}
-        self._places: dict[int, Places] = {}
+        self._places: dict[object, Places] = {}
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         #: Calls whose function has not ended.
@@ -225,7 +226,7 @@ class Dispatcher:
         self._deadlines.add(run)
         most = run.function.options.max_concurrency
         if most is not None:
-            places = self._places.setdefault(id(run.function), Places(most))
+            places = self._places.setdefault(_same_for_all(run.function.call), Places(most))
             if not places.free:
                 places.waiting.append(run)
                 return
@@ -276,7 +277,7 @@ class Dispatcher:
 
     def _expire(self, run: Run) -> None:
         """The deadline: the caller is told, a coroutine is cancelled. A thread cannot be; its function runs on."""
-        places = self._places.get(id(run.function))
+        places = self._places.get(_same_for_all(run.function.call))
         queued = places is not None and run in places.waiting
         error = DeadlineExceeded("the deadline passed " + ("before a place was free" if queued else "while it ran"))
         self._answer(run, run.form.encode_problem(error))
@@ -290,7 +291,7 @@ class Dispatcher:
     def _end(self, run: Run, answer: Recorded) -> None:
         """The function has ended."""
         self._answer(run, answer)
-        places = self._places.get(id(run.function))
+        places = self._places.get(_same_for_all(run.function.call))
         if places is not None:
             places.free += 1
             if places.waiting:
@@ -323,3 +324,8 @@ class Dispatcher:
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
+
+
+def _same_for_all(call: Callable[..., Any]) -> object:
+    """What stands for a function in all exposures of it: each of them binds the methods of an object anew."""
+    return (id(call.__self__), call.__func__) if isinstance(call, MethodType) else id(call)
