@@ -415,6 +415,14 @@ class ErlangError(RemoteError):
         self.reason = reason
         self.stack = tuple(stack)
 
+    def __reduce__(self) -> Any:
+        # By default it would be made of `detail` alone when unpickled, in a pool of processes say.
+        return _unpickled, (type(self), self.args), self.__dict__
+
+
+def _unpickled(kind: type[ErlangError], args: tuple[Any, ...]) -> ErlangError:
+    return kind.__new__(kind, *args)
+
 
 def _family(base: type[CallFailed]) -> list[type[CallFailed]]:
     return [base, *(found for child in base.__subclasses__() for found in _family(child))]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import re
 
 import pytest
@@ -135,3 +136,21 @@ def test_the_bases_that_other_code_knows() -> None:
     assert issubclass(errors.Unserializable, TypeError)
     assert issubclass(errors.Unreachable, ConnectionError)
     assert issubclass(errors.DeadlineExceeded, TimeoutError)
+
+
+def test_an_error_of_erlang_has_class_and_reason() -> None:
+    error = errors.ErlangError(reason=("badarg", 1))
+    assert (error.error_class, error.reason, error.stack) == ("error", ("badarg", 1), ())
+    assert str(error) == "error: ('badarg', 1)"
+    with pytest.raises(ValueError, match="error, exit or throw, not 'warning'"):
+        errors.ErlangError(reason=1, error_class="warning")
+
+
+def test_an_error_of_erlang_can_be_pickled() -> None:
+    """As a pool of processes does with what its workers raise."""
+    error = errors.ErlangError(reason=1, error_class="exit", stack=["frame"], type="exit", traceback="  frame")
+    error.retry_after = 2.0
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is errors.ErlangError
+    assert (again.args, vars(again)) == (error.args, vars(error))
+    assert again.__notes__ == ["The remote traceback:\n  frame"]
