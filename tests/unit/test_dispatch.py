@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backwater_tornado.dispatch import Dispatcher
-from backwater_tornado.exposure import Exposed
+from backwater_tornado.exposure import Exposed, Exposure
 from backwater_tornado.marks import expose
 from backwater_tornado.protocol.codec import JSON, MSGPACK, Codec
 from backwater_tornado.protocol.forms import CodecForm
@@ -168,5 +168,19 @@ def test_what_is_cancelled_by_the_end_of_the_server_is_answered() -> None:
         dispatcher.close()
         assert _value(await answer) == "deadline_exceeded"
         assert dispatcher.pending == 0
+
+    _dispatching(test)
+
+
+def test_a_functions_places_are_those_of_all_its_exposures() -> None:
+    async def test(dispatcher: Dispatcher, functions: Functions) -> None:
+        again = CodecForm(Exposure.of(Exposed(functions=functions)), dispatcher._serving.options, MSGPACK, MSGPACK)
+        first = _start(dispatcher, _call("narrow"))
+        second = asyncio.get_running_loop().create_future()
+        dispatcher.start(KEY, _call("narrow"), again, second.set_result)
+        assert _value(await _start(dispatcher, _call("quick"))) == "done"
+        assert functions.runs == 2  # a narrow one and the quick one
+        functions.gate.set_result(None)
+        assert [_value(await first), _value(await second)] == ["done", "done"]
 
     _dispatching(test)
