@@ -49,6 +49,9 @@ class Incoming(Protocol):
 class Engine(Protocol):
     """What sends requests on a loop (`curl.MultiEngine`, or `tornado_engine`)."""
 
+    #: A request on a kept connection may be sent again without anybody asking.
+    resends: bool
+
     def send(
         self,
         request: HttpRequest,
@@ -184,11 +187,15 @@ class Lane:
                 sealed.request,
                 max(timeout, 0.001),
                 exchange.end,
-                fresh=any(attempt.fresh for attempt in attempts),
+                fresh=any(attempt.fresh for attempt in attempts) or self._must_be_fresh(attempts),
                 on_data=exchange.read if len(group) > 1 else None,
             )
         except CallFailed as error:
             exchange.end(None, error)
+
+    def _must_be_fresh(self, attempts: list[Attempt]) -> bool:
+        """Whether a kept connection might have a call arrive twice that must not."""
+        return self._engine.resends and not all(attempt.call.repeatable for attempt in attempts)
 
     def ended(self, exchange: _Exchange, received: int) -> bool:
         """A request has ended: what has waited for it goes out. False when that was known."""

@@ -126,6 +126,8 @@ Done = Callable[[Transfer, CallFailed | None], None]
 class MultiEngine:
     """Awaitable requests: curl's multi handle on an event loop, with handles that are kept."""
 
+    resends = False
+
     def __init__(self, loop: EventLoop, options: ClientOptions) -> None:
         self._loop = loop
         self._options = options

@@ -1,7 +1,9 @@
 """Sending with a Tornado `AsyncHTTPClient` that the user has configured, in place of our own engine.
 
 It costs two to three times the CPU of `curl.MultiEngine` and cannot tell a request that was never sent from one whose
-answer was lost, so every failure counts as `OutcomeUnknown` (which is safe: the server's memory decides).
+answer was lost, so every failure counts as `OutcomeUnknown` (which is safe: the server's memory decides). And where a
+kept connection dies without an answer, Tornado's curl sends the request again by itself (`resends`): a call that must
+not arrive twice has to be `fresh`.
 
 Rule: the same face as `curl.MultiEngine`.
 """
@@ -106,6 +108,8 @@ class _Parts:
 class TornadoEngine:
     """See the head of this module."""
 
+    resends = True
+
     def __init__(self, client: AsyncHTTPClient, options: ClientOptions) -> None:
         self._client = client
         self._options = options
@@ -121,7 +125,7 @@ class TornadoEngine:
         on_data: Callable[[Received, bytes], None] | None = None,
     ) -> None:
         """Start a request; `done` is called with the response, or what went wrong."""
-        task = asyncio.get_running_loop().create_task(self._fetch(request, timeout, done, on_data))
+        task = asyncio.get_running_loop().create_task(self._fetch(request, timeout, done, on_data, fresh))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -131,6 +135,7 @@ class TornadoEngine:
         timeout: float,
         done: Callable[[Received, CallFailed | None], None],
         on_data: Callable[[Received, bytes], None] | None,
+        fresh: bool,
     ) -> None:
         received = Received()
         parts = _Parts(received, on_data)
@@ -145,6 +150,8 @@ class TornadoEngine:
             decompress_response=False,
             header_callback=parts.take_line,
             streaming_callback=parts.take if on_data is not None else None,
+            # Of Tornado's two clients only the one on curl keeps connections, and looks at this.
+            prepare_curl_callback=lambda curl: curl.setopt(curl.FRESH_CONNECT, int(fresh)),
         )
         try:
             # Tornado's own limit leaves out the time in its queue.

@@ -7,13 +7,17 @@ import io
 from typing import Any
 
 import pytest
+from tornado.curl_httpclient import CurlAsyncHTTPClient
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 
+from backwater_tornado import Exposed
 from backwater_tornado.errors import CallFailed, OutcomeUnknown, ResponseAltered
 from backwater_tornado.options import ClientOptions
 from backwater_tornado.protocol.messages import HttpRequest
+from backwater_tornado.testing import running_server
 from backwater_tornado.tornado_engine import Received, TornadoEngine
+from tests.faults.proxy import CUT_AFTER_REQUEST, PASS, Fault, FaultyProxy, Script
 
 REQUEST = HttpRequest("http://host/path", [("content-type", "text/plain")], b"body")
 HEAD = ["HTTP/1.1 200 OK\r\n", "Content-Type: text/plain\r\n", "\r\n"]
@@ -187,3 +191,31 @@ def test_closing_ends_what_is_in_flight() -> None:
         engine.abandon()
 
     asyncio.run(main())
+
+
+class Functions:
+    def nothing(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_fresh_request_has_a_connection_of_its_own(fresh: bool) -> None:
+    """Tornado's curl sends again, by itself, what it sent on a kept connection that died without an answer."""
+
+    async def main() -> list[Fault]:
+        client = CurlAsyncHTTPClient(force_instance=True)
+        engine = TornadoEngine(client, ClientOptions())
+        outcomes: asyncio.Queue[CallFailed | None] = asyncio.Queue()
+        for kept in (False, fresh):
+            engine.send(request, 5.0, lambda _, error: outcomes.put_nowait(error), fresh=kept)
+            await outcomes.get()
+        client.close()
+        return proxy.faults()
+
+    script = Script([PASS, CUT_AFTER_REQUEST])
+    with (
+        running_server(Exposed(functions=Functions())) as server,
+        FaultyProxy("127.0.0.1", server.port, script) as proxy,
+    ):
+        request = HttpRequest(f"http://127.0.0.1:{proxy.port}/nowhere", [], b"")
+        assert asyncio.run(main()) == [PASS, CUT_AFTER_REQUEST, PASS][: 2 if fresh else 3]
