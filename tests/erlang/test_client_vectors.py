@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from backwater_tornado import errors
 from backwater_tornado.options import ErlangTerms, Limits
 from backwater_tornado.protocol.erlang.decoding import decode_term
+from backwater_tornado.protocol.erlang.encoding import encode_term
 from backwater_tornado.protocol.erlang.http import gunzip
 from backwater_tornado.protocol.erlang.notation import parse_term
 from backwater_tornado.protocol.erlang.printing import format_term
@@ -137,6 +139,54 @@ def test_an_atom_that_nobody_named_is_taken_on_demand_only() -> None:
         answer, _ = sealer.open(sealed_for(captured), response_of(captured))
         with pytest.raises(errors.ErlangError if taken else errors.ResponseUndecodable, match="thrown_value"):
             sealer.decode(answer)
+
+
+def signed_anew(captured: Captured, body: bytes, **changed: str) -> HttpResponse:
+    """A response by the same secret with another body and other fields."""
+    before = response_of(captured).fields
+    own = {name.replace("_", "-"): value for name, value in changed.items()}
+    fields = {name: value for name, value in before.items() if name not in {*IGNORED, "signature"}}
+    fields |= {"content-length": str(len(body)), "digest": digest_of(body), **own}
+    names = ["(response-status)", *sorted(fields)]
+    text = "\n".join(f"{name}: {fields.get(name, '200')}" for name in names)
+    mac = base64.b64encode(hmac.digest(captured.secret, text.encode(), "sha256")).decode()
+    listed = f'algorithm="hmac-sha256",headers="{" ".join(names)}",keyId="default",signature="{mac}"'
+    return HttpResponse(200, {**fields, "signature": listed}, body)
+
+
+@pytest.mark.parametrize(
+    ("term", "changed", "trouble"),
+    [
+        ("{return,1}", {}, None),
+        ("{return,1}", {"content_type": "application/x-erlang-etf; charset=x"}, None),
+        ("{return,1}", {"content_encoding": "identity"}, None),
+        ("{return,1}", {"content_type": "text/plain"}, "the media type 'text/plain'"),
+        ("{return,1}", {"content_encoding": "deflate"}, "the content encoding 'deflate'"),
+        ("{return,1}", {"content_encoding": "gzip"}, "no gzip stream"),
+        ("{returned,1}", {}, "neither {return, Value} nor"),
+        ("{return,1,2}", {}, "neither {return, Value} nor"),
+        ('{<<"return">>,1}', {}, "neither {return, Value} nor"),
+        ("{exception,{warning,1,[]}}", {}, "neither {return, Value} nor"),
+        ("{exception,{error,1,none}}", {}, "neither {return, Value} nor"),
+    ],
+)
+def test_a_genuine_answer_that_makes_no_sense_is_told_as_such(
+    term: str, changed: dict[str, str], trouble: str | None
+) -> None:
+    captured = CAPTURED["ok_to_upper"]
+    sealer = sealer_for(captured)
+    response = signed_anew(captured, encode_term(parse_term(term)), **changed)
+
+    def read() -> Any:
+        answer, _ = sealer.open(sealed_for(captured), response)
+        return sealer.decode(answer)
+
+    if trouble is None:
+        assert read() == 1
+        return
+    with pytest.raises(errors.ResponseUndecodable, match=re.escape(trouble)) as raised:
+        read()
+    assert raised.value.retryable is False
 
 
 @pytest.mark.parametrize("name", REFUSED)
