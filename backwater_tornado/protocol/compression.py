@@ -5,8 +5,9 @@ the window by `MAX_WINDOW`, whatever the frame's head claims. This module does n
 
 Why it is written as it is (libzstd 1.5.7, zstandard 0.25):
 
-* A compressor or decompressor shared by threads crashes the process; a new one per call costs three times as much. So
-  each thread has its own.
+* A compressor or decompressor shared by threads crashes the process; a new one per call costs three times as much; one
+  for each thread keeps the memory of the largest body that thread has ever met. So who needs one takes the one that was
+  put back last, and there are as many as were ever needed at the same time.
 * `decompress(max_output_size=...)` ignores that bound when the frame states its size (a 13-byte frame can ask for
   terabytes), so the stated size is compared with the limit first. The output of a frame that then holds more than it
   stated is still bounded by its statement.
@@ -16,8 +17,6 @@ Why it is written as it is (libzstd 1.5.7, zstandard 0.25):
 """
 
 from __future__ import annotations
-
-import threading
 
 import zstandard
 
@@ -31,15 +30,9 @@ MAX_LEVEL = 19
 MAX_WINDOW = 8 << 20
 
 
-class _PerThread(threading.local):
-    """The zstd objects of one thread."""
-
-    def __init__(self) -> None:
-        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
-        self.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-
-
-_own = _PerThread()
+#: Those that nobody uses right now, by level; taking and putting back are single steps, so threads need no lock.
+_compressors: dict[int, list[zstandard.ZstdCompressor]] = {}
+_decompressors: list[zstandard.ZstdDecompressor] = []
 
 
 def compress(body: bytes, threshold: int, level: int = DEFAULT_LEVEL) -> bytes | None:
@@ -49,12 +42,17 @@ def compress(body: bytes, threshold: int, level: int = DEFAULT_LEVEL) -> bytes |
     """
     if len(body) < threshold:
         return None
-    compressor = _own.compressors.get(level)
-    if compressor is None:
-        if not 1 <= level <= MAX_LEVEL:
-            raise InvalidOption(f"compression level must be from 1 to {MAX_LEVEL}, not {level}")
-        compressor = _own.compressors[level] = zstandard.ZstdCompressor(level=level)
-    frame = compressor.compress(body)
+    if not 1 <= level <= MAX_LEVEL:
+        raise InvalidOption(f"compression level must be from 1 to {MAX_LEVEL}, not {level}")
+    idle = _compressors.setdefault(level, [])
+    try:
+        compressor = idle.pop()
+    except IndexError:
+        compressor = zstandard.ZstdCompressor(level=level)
+    try:
+        frame = compressor.compress(body)
+    finally:
+        idle.append(compressor)
     return frame if len(frame) < len(body) else None
 
 
@@ -66,22 +64,28 @@ def decompress(body: bytes, limit: int) -> bytes:
         BodyUndecodable: the body is not exactly one intact frame, or asks for a window above `MAX_WINDOW`.
     """
     try:
+        decompressor = _decompressors.pop()
+    except IndexError:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+    try:
         size = zstandard.frame_content_size(body)
         if size > limit:
             raise BodyTooLarge(f"the body is {size} bytes once decompressed, the limit is {limit}")
         if size < 0:
-            return _decompress_unsized(body, limit)
-        return _own.decompressor.decompress(body, allow_extra_data=False)
+            return _decompress_unsized(decompressor, body, limit)
+        return decompressor.decompress(body, allow_extra_data=False)
     except zstandard.ZstdError as exc:
         raise BodyUndecodable(f"the body is not one intact zstd frame: {exc}") from exc
+    finally:
+        _decompressors.append(decompressor)
 
 
-def _decompress_unsized(body: bytes, limit: int) -> bytes:
+def _decompress_unsized(decompressor: zstandard.ZstdDecompressor, body: bytes, limit: int) -> bytes:
     """As `decompress`, for a frame whose head does not state how large its content is."""
-    with _own.decompressor.stream_reader(body) as reader:
+    with decompressor.stream_reader(body) as reader:
         if len(reader.read(limit + 1)) > limit:
             raise BodyTooLarge(f"the body is more than {limit} bytes once decompressed")
-    once = _own.decompressor.decompressobj()
+    once = decompressor.decompressobj()
     content = once.decompress(body)
     if not once.eof:
         raise BodyUndecodable("the body is not one intact zstd frame: it ends before its frame does")

@@ -124,22 +124,53 @@ def test_a_wrong_checksum_is_refused() -> None:
         decompress(frame[:-1] + bytes([frame[-1] ^ 1]), LIMIT)
 
 
-def test_each_thread_has_its_own_objects_and_reuses_them() -> None:
-    seen: list[object] = []
+class Meeting:
+    """Compresses and decompresses nothing; returns only when as many are in it as were announced."""
 
-    def look() -> None:
-        compress(TEXT, 0)
-        first = compression._own.compressors[DEFAULT_LEVEL], compression._own.decompressor
-        compress(TEXT, 0)
-        assert (compression._own.compressors[DEFAULT_LEVEL], compression._own.decompressor) == first
-        seen.extend(first)
+    def __init__(self, barrier: threading.Barrier) -> None:
+        self._barrier = barrier
 
-    threads = [threading.Thread(target=look) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(seen) == len({id(item) for item in seen}) == 6
+    def compress(self, body: bytes) -> bytes:
+        self._barrier.wait(20)
+        return b""
+
+    def decompress(self, body: bytes, **how: bool) -> bytes:
+        self._barrier.wait(20)
+        return b"content"
+
+
+def test_objects_in_use_at_the_same_time_are_different_and_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Meeting] = []
+
+    def make(**options: object) -> Meeting:
+        made.append(Meeting(barrier))
+        return made[-1]
+
+    monkeypatch.setattr(compression, "_compressors", {})
+    monkeypatch.setattr(compression, "_decompressors", [])
+    frame = compress(b"x" * 1000, 10)
+    assert frame is not None
+    assert decompress(frame, 1000) == b"x" * 1000
+    compression._compressors[DEFAULT_LEVEL].clear()
+    compression._decompressors.clear()
+    monkeypatch.setattr(compression.zstandard, "ZstdCompressor", make)
+    monkeypatch.setattr(compression.zstandard, "ZstdDecompressor", make)
+    barrier = threading.Barrier(3)
+    for work in (lambda: compress(b"x" * 1000, 10), lambda: decompress(frame, 1000)):
+        for _ in range(2):
+            with ThreadPoolExecutor(3) as pool:
+                results = [future.result() for future in [pool.submit(work) for _ in range(3)]]
+            assert len(set(results)) == 1
+    assert len(made) == 6
+    assert len(compression._compressors[DEFAULT_LEVEL]) == len(compression._decompressors) == 3
+
+
+def test_an_object_whose_work_failed_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_decompressors", [])
+    for _ in range(3):
+        with pytest.raises(BodyUndecodable):
+            decompress(b"no frame at all", 100)
+    assert len(compression._decompressors) == 1
 
 
 def test_many_threads_may_compress_and_decompress_at_once() -> None:
