@@ -16,13 +16,25 @@ The life of a message in one queue::
 * **Order** within a queue: higher priority first, then the order of publication. Whatever comes back, comes back to its
   old place.
 * **Copies.** A publication that is routed into several queues is one message in each; each is delivered and settled
-  by itself. Its id is remembered for `remember` seconds after its last copy has ended: that long a repetition is a
-  DUPLICATE.
-* **Leases** hang on sessions. The last batch of a session is repeated until a poll confirms it. A settlement with a
-  token that has passed on is STALE; one that was done before is DONE again, for `remember` seconds.
+  by itself. It is in all of them or, refused, in none. Its id is remembered for `remember` seconds after its last copy
+  has gone (one among the dead has not): that long a repetition is a DUPLICATE, with the queues of the first.
+* **Leases** hang on sessions. The last batch of a session is repeated until a poll confirms it, without what was
+  settled meanwhile. A settlement with a token that has passed on is STALE, as is one by another session; one that was
+  done before is DONE again, for `remember` seconds, whoever repeats it.
 * **Results** are written in the transaction of the settlement, as are what it publishes (`then`) and its counting for a
-  join; a final result is never changed. Cancelling ends a waiting message at once, with the outcome given, and marks a
-  running one.
+  join; they are kept for the message's `keep_result` seconds. ACK and REJECT make them final, and a final result is
+  never changed (a replay drops it: the message runs anew). A message that ends with no outcome from a receiver, other
+  than by ACK, gets `Outcome(state=reason, failed=True)`: `rejected`, `expired`, `max_deliveries`, `dropped`.
+* **Cancelling** ends a waiting or parked message at once, with the outcome given, and marks a running one: if that
+  comes back, it ends so too. One that has yet to come is accepted, into no queue, and ends at once.
+* **What the store publishes by itself** (`then` of settlements and joins, `plan`) has no publisher who could be told.
+  So a full queue takes it all the same, and if it is unrouted or refused, it ends at once, as failed, with the
+  state `unrouted` or the reason: nobody waits for it in vain.
+* **A deleted queue**'s deliveries that are out can still be settled; what would come back to it is dropped, unless
+  there is a queue of that name again. Its dead letters stay.
+* **Time** may jump. What is due, or has expired, by `now` counts as that in `receive` even before the `sweep`; a
+  session is gone only when a `sweep` took it. Moments that were given as such stay; sessions, ids and results never
+  outlive a clock that was set back by more than their span.
 
 Raises, all of them: `StorageFailed` when the medium does (a full disk): nothing was done.
 Rule: no clock, no socket, no routing of its own (`routing`).
@@ -66,20 +78,22 @@ class Store(Protocol):
         """Make exchanges, queues and bindings, or change a queue's limits; what is there already stays.
 
         Raises:
-            UnknownExchange, UnknownQueue: of a binding.
-            DeclarationConflict: an exchange of that name has another kind, or a queue belongs to another session.
+            UnknownExchange, UnknownQueue: of a binding. (The default exchange takes none: it is unknown here.)
+            DeclarationConflict: an exchange of that name has another kind or `auto_delete`, or is the default one; or
+                the queue is another session's, or not exclusive and declared so.
+            SessionGone: that of an exclusive queue.
         """
         ...
 
-    def delete(self, things: Sequence[Exchange | Queue | Binding], now: float) -> int:
-        """Delete them, by their names, with what is in a queue; gives the number of messages dropped.
+    def delete(self, things: Sequence[Exchange | Queue | Binding], now: float) -> tuple[int, Effects]:
+        """Delete them, by their names, with what waits in a queue; gives the number of messages dropped.
 
         What is not there is no error.
         """
         ...
 
-    def purge(self, queue: str, now: float) -> int:
-        """Drop what waits in a queue; gives how many that were. Raises `UnknownQueue`."""
+    def purge(self, queue: str, now: float) -> tuple[int, Effects]:
+        """Drop what waits in a queue, delayed or ready; gives how many that were. Raises `UnknownQueue`."""
         ...
 
     # Messages
@@ -93,8 +107,9 @@ class Store(Protocol):
     def receive(self, session: str, poll: Poll, now: float) -> tuple[Batch, Effects]:
         """Confirm, take back what is not held, lease the next; the session is alive.
 
-        Gives the last batch again, unchanged, while `poll.confirmed` is older than its number. An empty batch has the
-        number of the last one that was not. A queue that does not exist gives nothing.
+        Gives the last batch again while `poll.confirmed` is older than its number, or the next once all of it is
+        settled. An empty batch has the number of the last one that was not. A queue that does not exist, or is another
+        session's, gives nothing.
 
         Raises:
             SessionGone: it was never opened, or has expired.
@@ -112,7 +127,7 @@ class Store(Protocol):
     # Sessions
 
     def open_session(self, session: Session, now: float) -> None:
-        """A receiver; opening an open one again by the same owner only keeps it alive.
+        """A receiver; opening an open one again by the same owner keeps it alive, with the `ttl` given now.
 
         Raises:
             SessionTaken: it is open and another's.
@@ -128,7 +143,11 @@ class Store(Protocol):
         ...
 
     def next_due(self, now: float) -> float | None:
-        """When `sweep` has something to do that somebody may wait for: the earliest delayed message or session."""
+        """When `sweep` has something to do that somebody may wait for, None if never.
+
+        The earliest of: a delayed message, an expiring message, session, join or queue, and the moment at which a queue
+        whose rate held back a poll may hand out the next.
+        """
         ...
 
     # Results, the dead, the schedule
@@ -146,11 +165,15 @@ class Store(Protocol):
         ...
 
     def replay(self, numbers: Sequence[int], now: float) -> tuple[int, Effects]:
-        """Put dead letters back at the end of their queues, undelivered and unexpired; gives how many were there."""
+        """Put dead letters back at the end of their queues, undelivered, due and unexpired; gives how many were there.
+
+        Their results are dropped. One whose queue is gone stays, uncounted. A join counts it no second time; a unique
+        key is held again if it is free.
+        """
         ...
 
-    def drop(self, numbers: Sequence[int], now: float) -> int:
-        """Drop dead letters for good; gives how many were there."""
+    def drop(self, numbers: Sequence[int], now: float) -> tuple[int, Effects]:
+        """Drop dead letters for good; gives how many were there. Parked ones end by it."""
         ...
 
     def schedule(self) -> list[Entry]:
@@ -173,7 +196,7 @@ class Store(Protocol):
     # Looking
 
     def exchanges(self) -> list[Exchange]:
-        """By name."""
+        """By name; without the default one."""
         ...
 
     def bindings(self) -> list[Binding]:
@@ -185,7 +208,7 @@ class Store(Protocol):
         ...
 
     def leased(self, session: str | None) -> list[tuple[str, int, str]]:
-        """(session, token, message id) of what runs, of one session or all."""
+        """(session, token, message id) of what runs, of one session or all, by token."""
         ...
 
     def close(self) -> None:

@@ -42,9 +42,9 @@ class Queue(msgspec.Struct, frozen=True):
     name: str
     #: A higher priority counts as this.
     max_priority: int = 9
-    #: A message that waits longer expires.
+    #: A message that waits longer expires; counted from its publication or, if that is later, its `not_before`.
     message_ttl: float | None = None
-    #: Deleted when nobody has received from it or declared it for so long.
+    #: Deleted when it had no receiving session and nobody declared it for so long.
     expires: float | None = None
     #: Messages waiting, delayed ones included.
     max_length: int | None = None
@@ -52,14 +52,16 @@ class Queue(msgspec.Struct, frozen=True):
     overflow: Literal["refuse", "drop_head"] = "refuse"
     #: The session that has it for itself; deleted with it.
     exclusive: str | None = None
-    #: Deleted when its last receiving session has gone.
+    #: Deleted when its last receiving session has gone; one that has polled for it is receiving as long as it lives.
     auto_delete: bool = False
-    #: A message that was delivered so often without being settled is put aside as dead.
+    #: A message that comes back after so many deliveries is put aside as dead.
     max_deliveries: int | None = 20
     #: Deliveries out at the same time, over all sessions.
     max_running: int | None = None
-    #: Deliveries in a second, over all sessions.
+    #: Deliveries in a second, over all sessions: evenly, with at most a tenth of a second's worth (and one) at once.
     rate: float | None = None
+    #: Whether what is put aside is kept among the dead; if not, it is dropped (events, replies).
+    keep_dead: bool = True
     #: Nothing is handed out.
     paused: bool = False
 
@@ -78,7 +80,8 @@ class Binding(msgspec.Struct, frozen=True):
 class Message(msgspec.Struct, frozen=True):
     """A message as its publisher made it."""
 
-    #: Unique for ever; a second publish with the same id is the first one's repetition.
+    #: Unique for ever; a second publish with the same id is the first one's repetition. It has the same body, headers,
+    #: content type and encoding, exchange and routing key; priority and times may differ, they are often made anew.
     id: str
     body: bytes
     #: Encoded by the publisher, for the receiver.
@@ -86,9 +89,9 @@ class Message(msgspec.Struct, frozen=True):
     content_type: str = ""
     content_encoding: str = ""
     priority: int = 0
-    #: Not handed out before.
+    #: Not handed out before; its place is that of its publication all the same.
     not_before: float | None = None
-    #: Dropped if not handed out by then.
+    #: Put aside (reason `expired`) if not handed out by then, or if it comes back later than that.
     expires: float | None = None
     #: While a message with this key waits or runs, no other with it is accepted.
     unique: str | None = None
@@ -109,7 +112,11 @@ class Publication(msgspec.Struct, frozen=True):
 
 
 class Join(msgspec.Struct, frozen=True):
-    """Publishes `then` once `size` different messages that name it have ended, however they ended."""
+    """Publishes `then` once `size` different messages that name it have ended, however they ended.
+
+    One that is put aside has ended, unless it is parked. A message with several copies ends with the last of them, and
+    has failed if one of them has. Messages that end before the join is known are counted when it comes.
+    """
 
     id: str
     size: int
@@ -153,7 +160,10 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class Poll(msgspec.Struct, frozen=True):
-    """What a session asks for, and what it tells by asking."""
+    """What a session asks for, and what it tells by asking.
+
+    It speaks for the deliveries up to `confirmed` only, so one that was overtaken by another takes nothing away.
+    """
 
     #: Queues, in order of preference, with how many more messages are wanted from each at most.
     wants: tuple[tuple[str, int], ...]
@@ -183,9 +193,10 @@ class Delivery(msgspec.Struct, frozen=True):
 class Batch(msgspec.Struct, frozen=True):
     """The answer to a poll."""
 
+    #: Higher than that of every earlier batch of the session, and not below the tokens in it.
     number: int
     deliveries: tuple[Delivery, ...] = ()
-    #: Of the deliveries it holds: those whose message was cancelled.
+    #: Of the deliveries it holds: those whose message was cancelled; told with every poll.
     cancelled: tuple[int, ...] = ()
 
 
@@ -194,11 +205,11 @@ class Verdict(StrEnum):
 
     #: Done; the message is gone.
     ACK = "ack"
-    #: Back to its old place, after `delay`, perhaps as another message (a task's retry).
+    #: Back to its old place, after `delay`, perhaps as another message (a task's retry; deliveries count from 0 then).
     REQUEUE = "requeue"
     #: Put aside among the dead.
     REJECT = "reject"
-    #: Put aside until somebody says that it is known now.
+    #: Put aside until somebody says that it is known now. It has not ended: its unique key is held, no join counts it.
     PARK = "park"
     #: It goes on; only its result changes (progress).
     KEEP = "keep"
@@ -222,7 +233,7 @@ class Settlement(msgspec.Struct, frozen=True):
     outcome: Outcome | None = None
     #: For REQUEUE: not handed out again before so many seconds have passed.
     delay: float = 0.0
-    #: For REQUEUE: what goes back in its place, with the same id.
+    #: For REQUEUE: what goes back in its place, with the id, the unique key and the join of the first.
     replacement: Message | None = None
     #: For REJECT and PARK.
     reason: str = ""
