@@ -322,6 +322,10 @@ class UnknownExchange(StoreError):
     code, status, title = "unknown_exchange", 404, "There is no exchange of that name"
 
 
+class QueueNotInScope(StoreError):
+    code, status, title = "queue_not_in_scope", 403, "The key may not use this queue"
+
+
 class DeclarationConflict(StoreError):
     code, status, title = "declaration_conflict", 409, "What has that name is of another kind, or another's"
 

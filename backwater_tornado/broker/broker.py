@@ -22,7 +22,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from backwater_tornado.context import current_call
-from backwater_tornado.errors import CallFailed, NotInScope, SessionGone
+from backwater_tornado.errors import CallFailed, QueueNotInScope, SessionGone
 from backwater_tornado.marks import expose
 from backwater_tornado.protocol.keys import Scopes
 
@@ -49,6 +49,8 @@ from .values import (
 log = logging.getLogger("backwater.broker")
 
 T = TypeVar("T")
+#: How long a session that is not heard of keeps what it holds, seconds.
+TTL = 30.0
 #: The longest that a poll waits, seconds: below the idle limit of every proxy.
 MAX_WAIT = 50.0
 #: A waiting poll keeps its session alive this many times within the session's time to live.
@@ -136,13 +138,17 @@ class Broker:
         self._check_consume(queues)
         self._check_consume(binding.queue for binding in bindings)
         things: list[Exchange | Queue | Binding] = [*map(Exchange, exchanges), *map(Queue, queues), *bindings]
-        return await self._performer.perform(lambda store: store.delete(things, self._clock()))
+        count, effects = await self._performer.perform(lambda store: store.delete(things, self._clock()))
+        self._wake(effects)
+        return count
 
     @expose(idempotent=True)
     async def purge(self, queue: str) -> int:
         """Drop what waits in a queue; gives how many that were."""
         self._check_consume([queue])
-        return await self._performer.perform(lambda store: store.purge(queue, self._clock()))
+        count, effects = await self._performer.perform(lambda store: store.purge(queue, self._clock()))
+        self._wake(effects)
+        return count
 
     # Messages --------------------------------------------------------------------------------------------------------
 
@@ -175,7 +181,7 @@ class Broker:
                 left = until - time.monotonic()
                 if left <= 0 or self._closing:
                     return batch
-                beat = self._lives.get(session, Session.ttl) / BEATS
+                beat = self._lives.get(session, TTL) / BEATS
                 await _wait(waiting.woken, min(left, beat))
                 if waiting.superseded:
                     return batch
@@ -224,7 +230,7 @@ class Broker:
     # Sessions --------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
-    async def open_session(self, session: str, ttl: float = Session.ttl) -> None:
+    async def open_session(self, session: str, ttl: float = TTL) -> None:
         """A receiver, which holds what it receives for as long as it is heard of within `ttl` seconds."""
         made = Session(self._named(session), self._caller(), ttl)
         await self._performer.perform(lambda store: store.open_session(made, self._clock()))
@@ -283,7 +289,9 @@ class Broker:
     async def drop(self, numbers: list[int]) -> int:
         """Drop dead letters for good; gives how many were there."""
         self._check_consume(["*"])
-        return await self._performer.perform(lambda store: store.drop(numbers, self._clock()))
+        count, effects = await self._performer.perform(lambda store: store.drop(numbers, self._clock()))
+        self._wake(effects)
+        return count
 
     @expose(idempotent=True)
     async def stats(self, queues: list[str] | None = None) -> list[QueueStats]:
@@ -363,7 +371,7 @@ class Broker:
 def _check(names: Iterable[str], allows: Callable[[str], bool], verb: str) -> None:
     for name in names:
         if not allows(name):
-            raise NotInScope(f"the key may not {verb} {name[:100]!r}")
+            raise QueueNotInScope(f"the key may not {verb} {name[:100]!r}")
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
