@@ -27,6 +27,9 @@ MANDATORY: Final = ("digest", "x-request-id")
 SIGNED_IF_PRESENT: Final = ("accept", "content-encoding", "content-length", "content-type")
 #: Characters of a signature's parameters; they are read before their sender is known.
 MAX_PARAMETERS: Final = 4096
+#: Characters of what is signed. A name may be listed often, and its field be long: without a bound a small request of
+#: anybody's would have to be hashed as many megabytes.
+MAX_SIGNED: Final = 65536
 _BLANKS: Final = " \t\r\n\v\f"
 
 
@@ -104,6 +107,8 @@ def check_names(names: Sequence[str], pseudo: str, fields: Mapping[str, str], pr
     for name in names:
         if name != pseudo and name not in fields:
             raise Unsigned(f'{{missing_header,<<"{_printable(name)}">>}}')
+    if sum(len(name) + len(fields.get(name, "")) for name in names) > MAX_SIGNED:
+        raise Unsigned("invalid_header_params")
 
 
 def _printable(name: str) -> str:
@@ -113,9 +118,14 @@ def _printable(name: str) -> str:
 def signing_text(names: Sequence[str], pseudo: tuple[str, str], fields: Mapping[str, str]) -> bytes:
     """The text that is signed: a line `name: value` for each name."""
     values = {**fields, pseudo[0]: pseudo[1]}
-    lines = [f"{name}: {values[name].strip(_BLANKS)}" for name in names]
+    lines = [f"{name}: {trimmed(values[name])}" for name in names]
     # Fields come as latin1, which keeps every byte as it was on the wire.
     return "\n".join(lines).encode("latin-1", "replace")
+
+
+def trimmed(value: str) -> str:
+    """A field's value as it is signed, and as it is to be read: without the blanks around it, which are ASCII's."""
+    return value.strip(_BLANKS)
 
 
 def request_pseudo(method: str, path: str) -> tuple[str, str]:
