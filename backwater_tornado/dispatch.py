@@ -67,7 +67,12 @@ class Run:
         """What a retry of this call has in common with it."""
         call_id = self.call.call_id
         assert call_id is not None
-        return self.key.id, call_id.stream, call_id.number
+        return self.owner, call_id.stream, call_id.number
+
+    @property
+    def owner(self) -> str:
+        """Whose call it is to the memory."""
+        return self.call.part + self.key.id
 
 
 @dataclass(slots=True)
@@ -185,7 +190,7 @@ class Dispatcher:
         kept = run.call.kept
         if kept is None:
             kept = run.deadline - time.monotonic() + 2 * self._serving.options.clock_tolerance
-        begun = self._serving.memory.begin(run.key.id, call_id, call_digest(run.call), now + kept, now)
+        begun = self._serving.memory.begin(run.owner, call_id, call_digest(run.call), now + kept, now)
         if isinstance(begun, Recorded):
             run.answer(begun)
         elif begun is Begin.WAIT:
@@ -198,7 +203,7 @@ class Dispatcher:
         try:
             self._check_room(run)
         except CallFailed:
-            self._serving.memory.abandon(run.key.id, call_id)
+            self._serving.memory.abandon(run.owner, call_id)
             raise
         self._running[run.identity] = run
         self._admit(run)
@@ -308,7 +313,7 @@ class Dispatcher:
         if run.remembered and run.call.call_id is not None:
             self._running.pop(run.identity, None)
             try:
-                self._serving.memory.finish(run.key.id, run.call.call_id, run.form.record(answer), time.time())
+                self._serving.memory.finish(run.owner, run.call.call_id, run.form.record(answer), time.time())
             except Exception:
                 log.exception("the answer of %s.%s could not be recorded", run.call.module, run.call.function)
         for deliver in (run.answer, *run.joined):

@@ -39,6 +39,8 @@ class Call(msgspec.Struct, frozen=True):
     traceparent: str | None = None
     #: Seconds for which it is remembered; None: as long as an attempt of it may still come.
     kept: float | None = None
+    #: What the memory has before the key's id: calls in different parts of it have nothing to do with each other.
+    part: str = ""
 
 
 class Batch(msgspec.Struct, frozen=True):

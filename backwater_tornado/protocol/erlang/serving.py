@@ -53,12 +53,16 @@ from .signatures import (
     response_pseudo,
     sign,
     signing_text,
+    trimmed,
 )
 
 SCHEME: Final = "Signature "
 MAX_ARITY: Final = 255
 #: The stream that all calls of version 1 are remembered in; their numbers are taken from their signatures.
 STREAM: Final = "erlang"
+#: Their part of the memory; no key's id has a quote. Version 2 settles its calls and version 1 cannot: in one part,
+#: what is forgotten of the one would be held against late attempts of the other, which could also settle its calls.
+PART: Final = '"1"'
 _NUMBER_MASK: Final = 2**63 - 1
 _NEVER_CACHED: Final = {
     "cache-control": "private, no-cache, no-store, must-revalidate",
@@ -201,7 +205,7 @@ def check_signature(serving: ErlangServing, exchange: Exchange) -> None:
     fitting = [key for key in serving.valid_keys(exchange.now) if key.verify(key.mac_plain(text), signature.mac)]
     if not fitting:
         raise Rejected(401, "invalid_signature")
-    covered = {name: head.fields[name].strip() for name in signature.names if name != REQUEST_TARGET}
+    covered = {name: trimmed(head.fields[name]) for name in signature.names if name != REQUEST_TARGET}
     described = Parameters(" ".join(signature.names), parameters, int(exchange.now), "default")
     exchange.verified = Verified(fitting[0], described, signature.mac, covered)
 
@@ -298,7 +302,7 @@ def read_call(serving: ErlangServing, exchange: Exchange) -> None:
     window = serving.options.replay_window
     number = int.from_bytes(exchange.verified.signature[:8]) & _NUMBER_MASK
     call_id = CallId(STREAM, number) if window else None
-    exchange.batch = Batch([Call(*exchange.target, exchange.body, call_id=call_id, kept=window)])
+    exchange.batch = Batch([Call(*exchange.target, exchange.body, call_id=call_id, kept=window, part=PART)])
 
 
 Step = Callable[[ErlangServing, Exchange], None]
