@@ -15,7 +15,6 @@ from backwater_tornado.errors import (
     NestedTooDeep,
     ResultTooLarge,
     ResultUnserializable,
-    Unserializable,
 )
 from backwater_tornado.exposure import Exposure, Function, Readings
 from backwater_tornado.options import ServerOptions
@@ -90,12 +89,12 @@ class ErlangForm:
 
     def encode_exception(self, raised: BaseException) -> Recorded:
         """See `Form`. An `ErlangError` travels as what it stands for, any other as `{'Name', <<"message">>}`."""
+        erlang = _whole(raised)
         stack: list[Any] = []
         if self.options.return_exception_stacktraces:
-            own = raised.stack if isinstance(raised, ErlangError) else ()
-            stack = list(own) or stack_of(raised.__traceback__)
-        if isinstance(raised, ErlangError):
-            return self._exception(raised.error_class, raised.reason, stack)
+            stack = (erlang and list(erlang.stack)) or stack_of(raised.__traceback__)
+        if erlang is not None:
+            return self._exception(erlang.error_class, erlang.reason, stack)
         told = describe_exception(raised, with_traceback=False)
         return self._exception("error", _reason(told.type, told.message), stack)
 
@@ -108,11 +107,19 @@ class ErlangForm:
         return Recorded(False, error.status, TEXT, error.code.encode())
 
     def _exception(self, error_class: str, reason: Any, stack: list[Any]) -> Recorded:
-        try:
-            body = encode_term((EXCEPTION, (Atom(error_class), reason, stack)), none=self.none)
-        except Unserializable as error:
-            body = encode_term((EXCEPTION, (Atom(error_class), _reason("unserializable_reason", str(error)), [])))
+        """The exception; where its stack or its reason cannot travel, it goes without."""
+        limit = self.options.limits.max_encoded_result_size
+        kind = Atom(error_class)
+        body = encode_bounded(self._encode_raised, (kind, reason, stack), limit)
+        if not isinstance(body, bytes):
+            body = encode_bounded(self._encode_raised, (kind, reason, []), limit)
+        if not isinstance(body, bytes):
+            name = "reason_too_large" if isinstance(body, ResultTooLarge) else "unserializable_reason"
+            body = self._encode_raised((kind, _reason(name, body.detail), []))
         return Recorded(True, 200, MEDIA_TYPE, body)
+
+    def _encode_raised(self, raised: Any) -> bytes:
+        return encode_term((EXCEPTION, raised), none=self.none)
 
     def record(self, answer: Recorded) -> Recorded:
         """See `Form`: small answers only."""
@@ -121,6 +128,14 @@ class ErlangForm:
 
 class BadTerm(BodyUndecodable):
     """Arguments that version 1 has its own word for."""
+
+
+def _whole(raised: BaseException) -> ErlangError | None:
+    """An `ErlangError` that has all of its own: a class made of it may never have called its constructor."""
+    members = ("error_class", "reason", "stack")
+    if isinstance(raised, ErlangError) and all(hasattr(raised, name) for name in members):
+        return raised
+    return None
 
 
 def _reason(name: str, text: str) -> tuple[Atom, bytes]:
