@@ -135,11 +135,12 @@ class ErlangSealer:
 
     def open(self, sealed: Sealed, response: HttpResponse) -> tuple[Answer, None]:
         """The verified answer; raises `Unverified`, or `OutcomeUnknown` where a proxy answered."""
-        _verify(sealed, response)
+        covered = _verify(sealed, response)
         body = response.body
         if response.status == 200:
             body = self._inflated(response)
-        retry_after = read_retry_after(response.fields.get("retry-after"))
+        # Of one that is not covered nobody knows who says so.
+        retry_after = read_retry_after(response.fields["retry-after"] if "retry-after" in covered else None)
         return Answer(response.status, response.fields.get("content-type", ""), body, retry_after), None
 
     def _inflated(self, response: HttpResponse) -> bytes:
@@ -168,12 +169,10 @@ class ErlangSealer:
             term = decode_term(answer.body, none=self._none, known_atoms=self._known)
         except CallFailed as error:
             raise ResponseUndecodable(f"the answer cannot be decoded: {error.detail}") from error
-        match term:
-            case (str() as tag, value) if tag == RETURN:
+        match term:  # a sequence would also be a list
+            case tuple(("return", value)):
                 return value
-            case (str() as tag, ("error" | "exit" | "throw" as error_class, reason, list() as stack)) if (
-                tag == EXCEPTION
-            ):
+            case tuple(("exception", tuple(("error" | "exit" | "throw" as error_class, reason, list() as stack)))):
                 raise _rebuild(error_class, reason, stack)
         raise ResponseUndecodable("the answer is neither {return, Value} nor {exception, {Class, Reason, Stack}}")
 
@@ -190,8 +189,11 @@ def _quoted(name: str) -> str:
     return quote(name, safe="")
 
 
-def _verify(sealed: Sealed, response: HttpResponse) -> None:
-    """Check that a response is the server's, answers this request, and has the body that was signed."""
+def _verify(sealed: Sealed, response: HttpResponse) -> tuple[str, ...]:
+    """Check that a response is the server's, answers this request, and has the body that was signed.
+
+    Gives what the signature covers.
+    """
     fields = response.fields
     request_id = fields.get("x-request-id")
     if request_id is None:
@@ -210,6 +212,7 @@ def _verify(sealed: Sealed, response: HttpResponse) -> None:
         raise ResponseAltered("the answer's signature does not fit: invalid_signature")
     if fields["digest"] != digest_of(response.body):
         raise ResponseAltered("the body of the answer is not the one that was signed: wrong_body_digest")
+    return signature.names
 
 
 def _explain_unsigned(response: HttpResponse, word: str) -> CallFailed:
@@ -232,7 +235,7 @@ def _rebuild(error_class: str, reason: Any, stack: list[Any]) -> ErlangError:
     """The exception; one of a Python server, `{'Name', <<"message">>}`, with its name and message."""
     kind, message, arguments = str(error_class), format_term(reason), None
     match reason:
-        case (str() as name, bytes() as text) if error_class == "error":
+        case tuple((str() as name, bytes() as text)) if error_class == "error":
             kind, message = str(name), text.decode("utf-8", "replace")
             arguments = (message,)
     frames = "\n".join(f"  {format_term(frame)}" for frame in stack)
