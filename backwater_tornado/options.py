@@ -215,7 +215,7 @@ class ErlangTerms:
     def __post_init__(self) -> None:
         if self.none not in ("undefined", "nil"):
             raise InvalidOption(f"none is 'undefined' or 'nil', not {self.none!r}")
-        if isinstance(self.atoms, str | bytes):
+        if isinstance(self.atoms, str | bytes) or not isinstance(self.atoms, Iterable):
             raise InvalidOption(f"atoms is a list of names, not {self.atoms!r}")
         object.__setattr__(self, "atoms", frozenset(self.atoms))
 
@@ -331,6 +331,8 @@ class ClientOptions:
         _check(self, positive=("max_connection_age", "max_calls_per_request", "coalesce_size"))
         if self.wire not in WIRES:
             raise InvalidOption(f"wire is one of {', '.join(WIRES)}, not {self.wire!r}")
+        if not isinstance(self.terms, ErlangTerms):
+            raise InvalidOption(f"terms is ErlangTerms(…), not {self.terms!r}")
 
     @property
     def call_timeout(self) -> float:

@@ -444,3 +444,54 @@ def test_a_default_that_cannot_be_shown_does_no_harm() -> None:
     def function(x: object = Shy()) -> None: ...
 
     assert Arguments(function, "f").text == "(...)"
+
+
+# How many arguments, and what else they may stand for
+
+
+@pytest.mark.parametrize(
+    ("function", "counts"),
+    [
+        (lambda: None, [0]),
+        (lambda x, y: None, [2]),
+        (lambda x, y=0, /: None, [1, 2]),
+        (lambda x, *rest: None, [1, 2, 3, 4]),
+        (lambda *, key=0: None, [0]),
+        (lambda *rest, key: None, []),
+        (lambda x, *, key: None, []),
+        (max, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_function_accepts_these_numbers_of_arguments(function: Callable[..., Any], counts: list[int]) -> None:
+    arguments = Arguments(function, "f")
+    assert [count for count in range(5) if arguments.accepts(count)] == counts
+
+
+def reading(value: Any) -> list[Any]:
+    return [value.decode(), len(value)] if isinstance(value, bytes) else []
+
+
+def test_what_does_not_fit_may_stand_for_something_else() -> None:
+    def function(x: str, y: int = 0, *more: str, z: Any = None) -> None: ...
+
+    arguments = Arguments(function, "f")
+    assert arguments.bind([b"a", b"bc", b"d"], {"z": b"e"}, reading) == (("a", 2, "d"), {"z": b"e"})
+    assert arguments.bind(["a", 7], {}, reading) == (("a", 7), {})
+    with pytest.raises(InvalidArguments, match=r"f\(\) argument 'x': expected str, got int"):
+        arguments.bind([7], {}, reading)
+    with pytest.raises(InvalidArguments, match=r"'x': expected str, got bytes"):
+        arguments.bind([b"a"], {})
+
+
+def test_what_fits_as_it_is_is_not_read_otherwise() -> None:
+    def function(x: bytes | None, y: Any) -> None: ...
+
+    assert Arguments(function, "f").bind([b"a", b"b"], {}, reading) == ((b"a", b"b"), {})
+
+
+def test_the_first_reading_is_the_one_that_is_told() -> None:
+    def function(x: float) -> None: ...
+
+    with pytest.raises(InvalidArguments, match="expected float, got bytes"):
+        Arguments(function, "f").bind([b"a"], {}, lambda value: ["text", None])
+    assert Arguments(function, "f").bind([b"a"], {}, lambda value: ["text", 1.5]) == ((1.5,), {})

@@ -138,12 +138,19 @@ def test_the_bases_that_other_code_knows() -> None:
     assert issubclass(errors.DeadlineExceeded, TimeoutError)
 
 
-def test_an_error_of_erlang_has_class_and_reason() -> None:
-    error = errors.ErlangError(reason=("badarg", 1))
-    assert (error.error_class, error.reason, error.stack) == ("error", ("badarg", 1), ())
-    assert str(error) == "error: ('badarg', 1)"
-    with pytest.raises(ValueError, match="error, exit or throw, not 'warning'"):
-        errors.ErlangError(reason=1, error_class="warning")
+@pytest.mark.parametrize("error_class", ["error", "exit", "throw"])
+def test_an_erlang_error_has_what_erlang_raises(error_class: str) -> None:
+    error = errors.ErlangError(reason=("badarg", 1), error_class=error_class, stack=[1, 2])
+    assert str(error) == f"{error_class}: ('badarg', 1)"
+    assert (error.error_class, error.reason, error.stack) == (error_class, ("badarg", 1), (1, 2))
+    assert str(errors.ErlangError("text", reason=1)) == "text"
+    assert errors.ErlangError(reason=1, type="KeyError").type == "KeyError"
+
+
+def test_an_erlang_error_has_no_other_class() -> None:
+    with pytest.raises(ValueError, match="error_class is error, exit or throw, not 'raise'"):
+        errors.ErlangError(reason=1, error_class="raise")
+    assert errors.ErlangError.code not in WIRE_ERRORS
 
 
 def test_an_error_of_erlang_can_be_pickled() -> None:

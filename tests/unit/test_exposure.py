@@ -576,3 +576,15 @@ def test_every_module_of_the_standard_library_that_is_loaded_can_be_looked_at() 
             continue
         assert isinstance(found, Exposure)
         assert isinstance({function.name: function.signature for function in found.functions()}, Mapping)
+
+
+def test_a_function_says_how_many_arguments_it_takes() -> None:
+    function = Exposure.of(module_of("def f(x, y=0): ...")).find("made", "f")
+    assert [count for count in range(4) if function.accepts(count)] == [1, 2]
+
+
+def test_arguments_may_stand_for_something_else() -> None:
+    function = Exposure.of(module_of("def f(x: str): ...")).find("made", "f")
+    assert function.bind_arguments([b"a"], {}, lambda value: [value.decode()]) == (("a",), {})
+    with pytest.raises(InvalidArguments):
+        function.bind_arguments([b"a"], {})

@@ -14,6 +14,8 @@ from backwater_tornado.options import (
     CallOptions,
     ClientOptions,
     Endpoint,
+    ErlangOptions,
+    ErlangTerms,
     Limits,
     ListenerOptions,
     ServerOptions,
@@ -143,6 +145,15 @@ def test_any_text_is_an_endpoint_or_refused_as_one(text: str) -> None:
         (Limits, "compression_level", 20),
         (Limits, "compression_level", "3"),
         (CallOptions, "timeout", 0),
+        (ClientOptions, "wire", "smoke"),
+        (ClientOptions, "terms", None),
+        (ErlangTerms, "none", "null"),
+        (ErlangTerms, "atoms", "ok"),
+        (ErlangTerms, "atoms", b"ok"),
+        (ErlangTerms, "atoms", 17),
+        (ErlangOptions, "none", None),
+        (ErlangOptions, "replay_window", -1),
+        (ErlangOptions, "replay_window", None),
     ],
 )
 def test_a_value_out_of_range_is_named(kind: type[Any], field: str, wrong: object) -> None:
@@ -178,3 +189,20 @@ def test_a_calls_time_is_that_to_connect_and_to_hear_unless_it_is_given() -> Non
 
 def test_names_of_a_server_are_compared_in_lower_case() -> None:
     assert ServerOptions(authorities=("DC1.Example:8443",)).authorities == ("dc1.example:8443",)
+
+
+def test_atoms_are_known_by_name_where_unknown_ones_are_refused() -> None:
+    assert ErlangTerms().known_atoms(["a"]) is None
+    terms = ErlangTerms(decode_unsafe_terms=False, atoms=iter(["a", "b"]))
+    assert terms.known_atoms(name for name in "bc") == {"a", "b", "c"}
+    assert terms.known_atoms(()) == {"a", "b"}
+    assert ErlangOptions(decode_unsafe_terms=False, atoms=["x"]).known_atoms(()) == {"x"}
+
+
+def test_a_server_of_version_1_may_forget_at_once() -> None:
+    assert ErlangOptions().replay_window == 60
+    assert ErlangOptions(replay_window=0).replay_window == 0
+
+
+def test_a_secret_is_not_shown() -> None:
+    assert "hush" not in repr(ErlangOptions(secret="hush hush hush hush"))

@@ -448,3 +448,35 @@ def test_what_the_response_asks_to_wait_is_waited_where_the_problem_says_nothing
     life = Life(Answer(answer.status, answer.media_type, answer.body, 3.0), GOOD)
     assert life.run() is GOOD
     assert life.pauses == [3.0]
+
+
+@pytest.mark.parametrize("failure", [lost("cut"), ResponseAltered("x"), Replayed("x")])
+def test_what_nobody_remembers_is_not_sent_again_once_it_may_have_arrived(failure: CallFailed) -> None:
+    life = Life(failure, GOOD, targets=2, call=outgoing(repeatable=False))
+    with pytest.raises(CallFailed) as raised:
+        life.run()
+    assert raised.value is failure
+    assert life.attempts == [0]
+
+
+@pytest.mark.parametrize("failure", [Unreachable("x"), Overloaded("x")])
+def test_what_has_not_arrived_is_sent_again_all_the_same(failure: CallFailed) -> None:
+    fate = failure if isinstance(failure, Unreachable) else refusal(failure)
+    life = Life(fate, GOOD, targets=2, call=outgoing(repeatable=False))
+    assert life.run() is GOOD
+    assert len(life.attempts) == 2
+
+
+def test_another_wires_problems_are_read_as_it_says() -> None:
+    seen: list[Answer] = []
+
+    def problem(answer: Answer) -> CallFailed:
+        seen.append(answer)
+        return InvalidArguments("mine")
+
+    flow = call_flow(outgoing(), [Target(Endpoint.parse("host"))], ClientOptions(), lambda: 0.0, lambda: 0.5, problem)
+    next(flow)
+    answer = Answer(418, "text/x-odd", b"")
+    with pytest.raises(InvalidArguments, match="mine"):
+        flow.send(answer)
+    assert seen == [answer]

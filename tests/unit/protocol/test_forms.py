@@ -39,6 +39,12 @@ def test_a_form_has_a_codec_for_each_direction() -> None:
     assert form.decode_arguments(b"[[1], {}]") == ([1], {})
     assert form.encode_result(3) == Recorded(True, 200, "application/msgpack", MSGPACK.encode(3))
     assert MSGPACK.decode(form.encode_problem(Overloaded("busy")).body)["detail"] == "busy"
+    assert form.readings is None
+
+
+def test_an_answer_is_remembered_whole() -> None:
+    answer = Recorded(True, 200, "application/msgpack", bytes(100_000))
+    assert form_of().record(answer) is answer
 
 
 @pytest.mark.parametrize("stacktraces", [True, False])

@@ -462,3 +462,10 @@ def test_the_first_and_the_last_year_can_be_written() -> None:
     (key,) = parse_keys(GOOD + "not_before = 0001-01-01T00:00:00+23:59\nnot_after = 9999-12-31T23:59:59-23:59")
     (back,) = parse_keys(format_key(key))
     assert same(back, key)
+
+
+@pytest.mark.parametrize("algorithm", ["blake2b-256", "hmac-sha256"])
+def test_for_version_1_every_key_is_plain_hmac(algorithm: str) -> None:
+    secret = bytes(range(32))
+    key = Key(secret, algorithm=algorithm)  # type: ignore[arg-type]
+    assert key.mac_plain(b"text") == hmac.new(secret, b"text", "sha256").digest()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 
@@ -19,13 +20,14 @@ from backwater_tornado.errors import (
 from backwater_tornado.options import Endpoint, Limits
 from backwater_tornado.protocol.batches import MAX_NAME, decode_envelope, encode_answers, write_frame
 from backwater_tornado.protocol.calling import Attempt, Target
-from backwater_tornado.protocol.codec import JSON, MSGPACK, PICKLE
+from backwater_tornado.protocol.codec import JSON, MSGPACK, PICKLE, Codec
 from backwater_tornado.protocol.compression import decompress
 from backwater_tornado.protocol.headers import MAX_TIMEOUT, encode_bytes
 from backwater_tornado.protocol.messages import HttpResponse
 from backwater_tornado.protocol.problems import describe
 from backwater_tornado.protocol.sealing import (
     GATEWAY_STATUSES,
+    CodecSealer,
     Seal,
     Stamp,
     answers_reader,
@@ -401,3 +403,47 @@ def test_a_body_that_is_not_compressed_is_bounded_as_well() -> None:
     assert open_body(response(b"12345"), 5) == b"12345"
     with pytest.raises(ResponseUndecodable, match="has 6 bytes; max_encoded_result_size is 5"):
         open_body(response(b"123456"), 5)
+
+
+# A client's whole half
+
+
+def sealer(codec: Codec = MSGPACK, **limits: Any) -> CodecSealer:
+    return CodecSealer(codec, Limits(**limits), 7)
+
+
+def test_a_sealer_says_what_it_can() -> None:
+    assert (sealer().media_type, sealer().calls_per_request) == ("application/msgpack", 7)
+    assert (sealer().remembered, sealer().readings) == (True, None)
+    assert sealer(JSON).calls_per_request == 7
+    assert sealer(PICKLE).calls_per_request == 1
+
+
+def test_a_sealer_seals_one_call_or_many() -> None:
+    stamp = Stamp(f"{STREAM}.9", 0, 0.0, NOW)
+    arguments = sealer().encode_arguments((1,), {"y": 2})
+    assert MSGPACK.decode(arguments) == [[1], {"y": 2}]
+    target = Target(Endpoint.parse("host"))
+    attempts = [Attempt(outgoing(number, arguments), target, fresh=False) for number in (3, 4)]
+    one = sealer().seal(KEY, attempts[:1], stamp)
+    assert fields(one)["idempotency-key"].startswith(f'"{STREAM}.3"')
+    assert calls_of(arrive(serving_of(), received(one), one.request.body)).calls[0].arguments == arguments
+    many = sealer().seal(KEY, attempts, stamp)
+    assert decode_envelope("application/msgpack", many.request.body).stream == STREAM
+    assert [
+        call.call_id.number for call in calls_of(arrive(serving_of(), received(many), many.request.body)).calls
+    ] == [  # type: ignore[union-attr]
+        3,
+        4,
+    ]
+
+
+def test_a_sealer_opens_what_was_answered() -> None:
+    sealed = seal(outgoing(7))
+    answer, parameters = sealer().open(sealed, answered(sealed, 3))
+    assert (sealer().decode(answer), parameters.created) == (3, int(NOW))
+    with pytest.raises(ResponseUndecodable, match="max_encoded_result_size is 3"):
+        sealer(max_encoded_result_size=3).open(sealed, answered(sealed, "long"))
+    refused = serving_of().form(arrive(serving_of(), received(sealed), sealed.request.body))
+    answer, _ = sealer().open(sealed, answered(sealed, recorded=refused.encode_problem(Overloaded("busy"))))
+    assert type(sealer().problem(answer)) is Overloaded
