@@ -1,4 +1,4 @@
-"""Version 1 of the wire, written a second time and without any of the package: what signs, sends and reads raw bytes."""
+"""Version 1 of the wire, written again without any of the package: what signs, sends and reads raw bytes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 SECRET = bytes(range(100, 132))
 TYPE = "application/x-erlang-etf"
+BLANKS = " \t"
 _IDS = itertools.count(1)
 
 Fields = dict[str, str]
@@ -48,7 +49,7 @@ def signed(
     """The fields and `authorization`, over all of them or over `names`."""
     names = ["(request-target)", *sorted(fields)] if names is None else names
     values = {**fields, "(request-target)": f"{method.lower()} {target.replace('?', '', 1)}"}
-    text = "\n".join(f"{name}: {values[name].strip(' ')}" for name in names)
+    text = "\n".join(f"{name}: {values[name].strip(BLANKS)}" for name in names)
     mac = base64.b64encode(hmac.digest(secret, text.encode("latin-1"), "sha256")).decode()
     shown = f'algorithm="hmac-sha256",headers="{" ".join(names)}",keyId="default",signature="{mac}"'
     return {**fields, "authorization": f"Signature {shown}"}

@@ -205,14 +205,13 @@ def test_a_reason_that_cannot_travel_is_told_as_that() -> None:
 
 
 def test_a_stack_that_cannot_travel_does_not_take_the_reason_with_it() -> None:
-    raised = ErlangError(error_class="exit", reason=1, stack=[object()])
-    assert exception_of(raised) == ("exit", 1, [])
+    odd = ErlangError(error_class="exit", reason=1, stack=[object()])
+    assert exception_of(odd) == ("exit", 1, [])
     spaces: dict[str, Any] = {}
     exec(compile("def function(): raise ValueError('no')", "/odd\udcff.py", "exec"), spaces)  # noqa: S102
-    try:
+    with pytest.raises(ValueError, match="no") as raised:
         spaces["function"]()
-    except ValueError as error:
-        assert exception_of(error) == ("error", ("ValueError", b"no"), [])
+    assert exception_of(raised.value) == ("error", ("ValueError", b"no"), [])
 
 
 def test_a_reason_has_the_longest_length_of_a_result() -> None:
