@@ -184,3 +184,35 @@ def test_a_functions_places_are_those_of_all_its_exposures() -> None:
         assert [_value(await first), _value(await second)] == ["done", "done"]
 
     _dispatching(test)
+
+
+def test_calls_in_different_parts_of_the_memory_have_nothing_to_do_with_each_other() -> None:
+    async def test(dispatcher: Dispatcher, functions: Functions) -> None:
+        arguments = MSGPACK.encode([[], {}])
+        first, second = (
+            Call("functions", "narrow", arguments, call_id=CallId(STREAM, 1), part=part) for part in ("", "other")
+        )
+        running = [_start(dispatcher, call) for call in (first, second, first, second)]
+        functions.gate.set_result(None)
+        assert [_value(await each) for each in running] == ["done"] * 4
+        assert functions.runs == 2
+        # All of the one are settled: what the other has is still known.
+        settling = Call("functions", "quick", arguments, call_id=CallId(STREAM, 9, settled=9))
+        assert _value(await _start(dispatcher, settling)) == "done"
+        assert [_value(await _start(dispatcher, call)) for call in (first, second)] == ["already_settled", "done"]
+        assert functions.runs == 3
+
+    _dispatching(test)
+
+
+def test_a_call_that_finds_no_room_is_forgotten_in_its_part() -> None:
+    async def test(dispatcher: Dispatcher, functions: Functions) -> None:
+        blocking = _start(dispatcher, _call("narrow"))
+        call = Call("functions", "quick", MSGPACK.encode([[], {}]), call_id=CallId(STREAM, 1), part="other")
+        assert _value(await _start(dispatcher, call)) == "overloaded"
+        functions.gate.set_result(None)
+        assert _value(await blocking) == "done"
+        await dispatcher.drained()
+        assert _value(await _start(dispatcher, call)) == "done"
+
+    _dispatching(test, max_pending_calls=1)
