@@ -76,8 +76,8 @@ def _pairs(parameters: str) -> dict[str, str] | None:
     for piece in parameters.split(","):
         if not piece:
             continue
-        name, equals, value = piece.partition("=")
-        if not equals or len(value) < 2 or value[0] != '"' or value[-1] != '"':
+        name, _, value = piece.partition("=")
+        if len(value) < 2 or value[0] != '"' or value[-1] != '"':
             return None
         found[name] = value[1:-1]
     return found

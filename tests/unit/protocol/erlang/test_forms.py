@@ -233,6 +233,13 @@ def test_half_an_erlang_error_is_an_exception_like_any_other(missing: str) -> No
     assert exception_of(Half())[1][0].endswith(".Half")
 
 
+def test_what_only_looks_like_an_erlang_error_is_none() -> None:
+    class Alike(Exception):
+        error_class, reason, stack = "odd", object(), 7
+
+    assert exception_of(Alike("x")) == ("error", (f"{Alike.__module__}.{Alike.__qualname__}", b"x"), [])
+
+
 def test_a_stack_begins_with_the_innermost_frame_and_is_cut() -> None:
     def sink(depth: int) -> None:
         if not depth:

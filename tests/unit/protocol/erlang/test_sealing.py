@@ -171,6 +171,7 @@ def test_an_unsigned_answer_is_a_claim(status: int, body: bytes, hint: type[Refu
         opened(HttpResponse(status, {}, body))
     assert raised.value.retryable is False
     assert type(raised.value.hint) is hint
+    assert raised.value.hint.detail == (body.decode("ascii", "replace") or f"status {status}")
     assert str(raised.value) == str(raised.value).rstrip()
 
 

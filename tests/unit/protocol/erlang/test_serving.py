@@ -490,3 +490,7 @@ def test_who_comes_at_a_bad_time_is_told_when_to_come_back() -> None:
     exchange = arrived(head_for())
     assert server_of().refuse(exchange, Draining(), NOW).fields["retry-after"] == "1"
     assert "retry-after" not in server_of().refuse(exchange, InternalError(), NOW).fields
+
+
+def test_a_refusal_reads_as_its_word_or_status() -> None:
+    assert (str(Rejected(413)), str(Rejected(400, "word"))) == ("status 413", "word")
