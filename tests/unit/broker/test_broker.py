@@ -60,8 +60,14 @@ class Failing(Direct):
         return await super().perform(operation)
 
 
-def brokering(test: Callable[[Broker, Clock], Awaitable[None]], scopes: Callable[[str], Scopes] | None = None) -> None:
+def brokering(
+    test: Callable[[Broker, Clock], Awaitable[None]],
+    scopes: Callable[[str], Scopes] | None = None,
+    caller: str | None = None,
+) -> None:
     async def main() -> None:
+        if caller is not None:
+            as_caller(caller)
         clock = Clock()
         broker = Broker(Direct(MemoryStore()), scopes, clock)
         await broker.declare([], [Queue("jobs")], [])
@@ -332,6 +338,7 @@ def test_queues_are_counted_purged_and_deleted() -> None:
 
 
 def as_caller(key_id: str) -> None:
+    """Whatever follows in this task is called with that key."""
     CURRENT.set(CallContext(key_id, "", "broker", ""))
 
 
@@ -368,11 +375,7 @@ def test_a_key_does_only_what_its_scopes_allow(verb: str) -> None:
         (stats,) = await broker.stats(["jobs"])
         assert (stats.leased, stats.ready) == (1, 0)
 
-    async def prepare(broker: Broker, clock: Clock) -> None:
-        await test(broker, clock)
-
-    as_caller("other")
-    brokering(prepare, SCOPES.__getitem__)
+    brokering(test, SCOPES.__getitem__, "other")
 
 
 def test_nobody_uses_the_session_of_another_key() -> None:
@@ -389,8 +392,7 @@ def test_nobody_uses_the_session_of_another_key() -> None:
         as_caller("first")
         assert await broker.settle("w", [Settlement(held.token)]) == [SettleState.DONE]
 
-    as_caller("first")
-    brokering(test)
+    brokering(test, caller="first")
 
 
 def test_an_exclusive_queue_is_its_sessions_alone() -> None:

@@ -21,6 +21,7 @@ from backwater_tornado.errors import (
     NotExposed,
     OutcomeUnknown,
     Overloaded,
+    PathNotFound,
     Refused,
     RequestMalformed,
     ResponseAltered,
@@ -161,7 +162,7 @@ def test_a_gateways_trouble_may_pass(status: int) -> None:
     ("status", "body", "hint"),
     [
         (401, b"invalid_signature", SignatureInvalid),
-        (404, b"", UnknownFunction),
+        (404, b"", PathNotFound),
         (200, b"x", Refused),
         (418, b"\xff", Refused),
     ],
