@@ -148,6 +148,9 @@ class TornadoEngine:
             request_timeout=timeout,
             follow_redirects=False,
             decompress_response=False,
+            ca_certs=self._options.ca_file,
+            client_cert=self._options.client_cert,
+            client_key=self._options.client_key,
             header_callback=parts.take_line,
             streaming_callback=parts.take if on_data is not None else None,
             # Of Tornado's two clients only the one on curl keeps connections, and looks at this.

@@ -172,6 +172,20 @@ def test_what_is_cancelled_by_the_end_of_the_server_is_answered() -> None:
     _dispatching(test)
 
 
+@pytest.mark.parametrize("kept", [1.0, None])
+def test_a_call_is_remembered_as_long_as_its_wire_says(kept: float | None) -> None:
+    async def test(dispatcher: Dispatcher, functions: Functions) -> None:
+        call = Call("functions", "quick", MSGPACK.encode([[], {}]), call_id=CallId(STREAM, 1), kept=kept)
+        for _ in range(2):
+            await _start(dispatcher, call)
+        assert functions.runs == 1
+        dispatcher._serving.memory.sweep(time.time() + 2)
+        await _start(dispatcher, call)
+        assert functions.runs == (1 if kept is None else 2)
+
+    _dispatching(test)
+
+
 def test_a_functions_places_are_those_of_all_its_exposures() -> None:
     async def test(dispatcher: Dispatcher, functions: Functions) -> None:
         again = CodecForm(Exposure.of(Exposed(functions=functions)), dispatcher._serving.options, MSGPACK, MSGPACK)

@@ -81,6 +81,23 @@ def test_a_whole_answer_is_given() -> None:
     assert not asked.decompress_response
 
 
+def test_certificates_are_those_of_the_options() -> None:
+    async def main() -> HTTPRequest:
+        async def answer(request: HTTPRequest) -> HTTPResponse:
+            return _whole(request)
+
+        client = Scripted(answer)
+        options = ClientOptions(ca_file="ca.pem", client_cert="cert.pem", client_key="key.pem")
+        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        TornadoEngine(client, options).send(REQUEST, 5.0, lambda *what: done.set_result(what))
+        async with asyncio.timeout(10):
+            await done
+        return client.asked[0]
+
+    asked = asyncio.run(main())
+    assert (asked.ca_certs, asked.client_cert, asked.client_key) == ("ca.pem", "cert.pem", "key.pem")
+
+
 def test_an_answer_in_parts_is_handed_on_with_its_head() -> None:
     async def answer(request: HTTPRequest) -> HTTPResponse:
         return _whole(request, lines=["HTTP/1.1 100 Continue\r\n", "\r\n", *HEAD])
