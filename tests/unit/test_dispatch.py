@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,13 +174,17 @@ def test_what_is_cancelled_by_the_end_of_the_server_is_answered() -> None:
 
 
 @pytest.mark.parametrize("kept", [1.0, None])
-def test_a_call_is_remembered_as_long_as_its_wire_says(kept: float | None) -> None:
+def test_a_call_is_remembered_as_long_as_its_wire_says(kept: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(dispatcher: Dispatcher, functions: Functions) -> None:
         call = Call("functions", "quick", MSGPACK.encode([[], {}]), call_id=CallId(STREAM, 1), kept=kept)
         for _ in range(2):
             await _start(dispatcher, call)
         assert functions.runs == 1
-        dispatcher._serving.memory.sweep(time.time() + 2)
+        later = time.time() + 2
+        monkeypatch.setattr(
+            "backwater_tornado.dispatch.time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic)
+        )
+        dispatcher._serving.memory.sweep(later)
         await _start(dispatcher, call)
         assert functions.runs == (1 if kept is None else 2)
 
