@@ -25,6 +25,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 #: What `--fast` runs: all that needs no server and no process of its own.
 FAST_TESTS = ("tests/unit", "tests/test_layers.py", "tests/test_shape.py")
 
+#: All that runs in one process, more or less; the rest, with servers and processes of its own, runs beside it.
+INNER_TESTS = (
+    *("tests/unit", "tests/properties", "tests/vectors"),
+    *("tests/test_layers.py", "tests/test_own_coverage.py", "tests/test_shape.py"),
+)
+
 #: What the wheel is tried with on the Python that has run all tests on the source.
 EDGE_TESTS = ("tests/contracts", "tests/end_to_end", "tests/vectors", "tests/test_examples.py", "tests/test_exports.py")
 
@@ -102,7 +108,33 @@ class Run:
         """One run of pytest on the source, its counts added to the totals."""
         report = self._scratch / "report.xml"
         done = subprocess.run(self._command(python, report, args), cwd=PROJECT, check=False, stdin=subprocess.DEVNULL)
-        return self._count(report, done.returncode)
+        with self._lock:
+            return self._count(report, done.returncode)
+
+    def try_source(self) -> bool:
+        """Runs all tests on the source, in two halves side by side; with arguments of the caller's in one."""
+        if self._pytest_args:
+            return self.pytest(sys.executable)
+        others = [f"--ignore={path}" for path in INNER_TESTS]
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            inner = pool.submit(self._beside, sys.executable, "inner", INNER_TESTS)
+            outer = self.pytest(sys.executable, "tests", *others)  # this one shows its progress
+            return inner.result() and outer
+
+    def _beside(
+        self, python: str, name: str, args: Sequence[str], place: Path = PROJECT, env: Mapping[str, str] | None = None
+    ) -> bool:
+        """A run of pytest beside another: what it prints is shown when it has ended."""
+        report = self._scratch / f"report-{name}.xml"
+        begun = time.monotonic()
+        done = subprocess.run(
+            self._command(python, report, args),
+            cwd=place, check=False, stdin=subprocess.DEVNULL, env=env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        with self._lock:
+            print(f"\n{done.stdout}{name}: {time.monotonic() - begun:.1f} s", flush=True)
+            return self._count(report, done.returncode)
 
     def _command(self, python: str, report: Path, args: Sequence[str]) -> list[str]:
         return [python, "-m", "pytest", "-q", f"--junitxml={report}", *args, *self._pytest_args]
@@ -140,16 +172,7 @@ class Run:
         chosen = EDGE_TESTS if version == environments.OWN_VERSION else ()
         if not went_well([installed, "-P", "-c", origin], env=env):
             return False
-        report = self._scratch / f"report-{version}.xml"
-        begun = time.monotonic()
-        done = subprocess.run(
-            self._command(installed, report, ["-m", "not slow", *chosen]),
-            cwd=place, check=False, stdin=subprocess.DEVNULL, env=env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        with self._lock:
-            print(f"\n{done.stdout}Python {version}: {time.monotonic() - begun:.1f} s", flush=True)
-            return self._count(report, done.returncode)
+        return self._beside(installed, f"Python {version}", ["-m", "not slow", *chosen], place, env)
 
     def end(self) -> None:
         """Stops what runs beside the steps."""
@@ -171,7 +194,7 @@ def steps(run: Run, *, fast: bool, matrix: bool) -> list[Step]:
     return [
         *chosen,
         Step("build", lambda: run.build(pythons)),
-        Step("tests on the source", lambda: run.pytest(own)),
+        Step("tests on the source", run.try_source),
         Step(f"tests on the wheel, Python {', '.join(pythons)}", lambda: run.try_wheels(list(pythons))),
     ]
 
