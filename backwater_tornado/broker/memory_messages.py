@@ -32,18 +32,20 @@ Reason = Literal["rejected", "expired", "max_deliveries", "parked", "dropped"]
 class Touched:
     """Whom a transaction concerns, as it goes on."""
 
-    __slots__ = ("queues", "results", "sessions")
+    __slots__ = ("cancelled", "queues", "results")
 
     def __init__(self) -> None:
         self.queues: set[str] = set()
         self.results: set[str] = set()
-        self.sessions: set[str] = set()
+        #: Running copies whose message was cancelled.
+        self.cancelled: list[Copy] = []
 
     def effects(self) -> Effects:
         """All of them."""
-        if not (self.queues or self.results or self.sessions):
+        if not (self.queues or self.results or self.cancelled):
             return _NOTHING
-        return Effects(frozenset(self.queues), frozenset(self.results), frozenset(self.sessions))
+        sessions = frozenset([copy.session for copy in self.cancelled])
+        return Effects(frozenset(self.queues), frozenset(self.results), sessions)
 
 
 def content_of(publication: Publication) -> int:
@@ -332,7 +334,7 @@ class Messages:
         for copy in list(known.copies):
             if copy.place is Place.LEASED:
                 known.cancelled = known.cancelled or outcome
-                touched.sessions.add(copy.session)
+                touched.cancelled.append(copy)
             elif copy.place is not Place.DEAD:
                 if copy.place is Place.PARKED:
                     self.dead.remove(copy)
@@ -372,6 +374,7 @@ class Messages:
         self.dead.remove(copy)
         self.results.forget([known.id])
         if copy.place is Place.DEAD:
+            known.cancelled = known.cancelled if known.open else None
             known.open += 1
             if self._is_free(known.unique, now):
                 self._hold(known, copy.message)

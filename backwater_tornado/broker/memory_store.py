@@ -46,11 +46,13 @@ JITTER: Final = 1.0
 class _Receiver:
     """A session, and what it holds."""
 
-    __slots__ = ("batch", "exclusive", "leases", "number", "queues", "session")
+    __slots__ = ("batch", "cancelled", "exclusive", "leases", "number", "queues", "session")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.leases: dict[int, Copy] = {}
+        #: Of these, those whose message was cancelled.
+        self.cancelled: set[int] = set()
         #: The last batch without what was settled since, and its number.
         self.batch: dict[int, Delivery] = {}
         self.number = 0
@@ -136,8 +138,7 @@ class MemoryStore:
         if poll.confirmed >= receiver.number or not receiver.batch:
             receiver.batch = self._lease(receiver, lines, poll.credit, now, touched)
             receiver.number = max(receiver.batch, default=receiver.number)
-        cancelled = [token for token, copy in receiver.leases.items() if copy.known.cancelled is not None]
-        batch = Batch(receiver.number, tuple(receiver.batch.values()), tuple(cancelled))
+        batch = Batch(receiver.number, tuple(receiver.batch.values()), tuple(sorted(receiver.cancelled)))
         return batch, self._done(now, touched)
 
     def _take_back(
@@ -223,6 +224,8 @@ class MemoryStore:
         touched = Touched()
         for message in ids:
             self._messages.cancel(message, outcome, now, touched)
+        for copy in touched.cancelled:
+            self._receivers[copy.session].cancelled.add(copy.number)
         return self._done(now, touched)
 
     # Sessions
@@ -277,6 +280,7 @@ class MemoryStore:
         copy = receiver.leases.pop(token)
         del self._leases[token]
         receiver.batch.pop(token, None)
+        receiver.cancelled.discard(token)
         copy.number, copy.session = 0, ""
         return copy
 
