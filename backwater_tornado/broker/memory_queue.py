@@ -14,7 +14,7 @@ from .values import Delivery, Outcome, Publication, Queue, QueueStats
 
 #: Entries of the order that are outdated and borne with.
 SLACK: Final = 64
-#: A queue with a rate hands out at most what it may in so many seconds at once; one message in any case.
+#: A queue with a rate makes good for so many seconds in which nobody asked; so that much comes at once, and one more.
 BURST: Final = 0.1
 
 
@@ -224,7 +224,8 @@ class Line:
     def _allowance(self, rate: float, now: float) -> int:
         if rate <= 0:
             return 0
-        # Never later than one message from now: the clock may have been set back, or the rate raised.
+        # A poll that comes late loses nothing, up to BURST. And never later than one message from now: the clock may
+        # have been set back, or the rate raised.
         self.next_at = min(max(self.next_at, now - BURST), now + 1 / rate)
         return int((now - self.next_at) * rate + 1e-6) + 1 if self.next_at <= now else 0
 
