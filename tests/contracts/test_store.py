@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -629,7 +630,7 @@ def test_a_rate_is_kept_evenly_over_several_sessions(hand: Hand) -> None:
         if step == 0:
             assert hand.store.next_due(hand.now) == pytest.approx(START + 0.5, abs=0.11)
     assert len(when) == pytest.approx(20, abs=1)
-    assert all(later - sooner == pytest.approx(0.5, abs=0.11) for sooner, later in zip(when, when[1:], strict=False))
+    assert all(later - sooner == pytest.approx(0.5, abs=0.11) for sooner, later in pairwise(when))
 
 
 def test_a_high_rate_is_kept_by_few_polls(hand: Hand) -> None:
