@@ -20,7 +20,14 @@ PROJECT = Path(__file__).parents[1]
 PACKAGE = Path(backwater_tornado.__file__).parent
 
 #: Beside everything in protocol/; edit this when a module comes that decides and does no I/O.
-ALSO = ("arguments", "context", "driving", "errors", "exposure", "marks", "options")
+ALSO = ("arguments", "context", "driving", "errors", "exposure", "marks", "options", "broker.alarms", "broker.routing")
+
+#: The reference of a contract is tested by that contract's suite, run on it alone.
+BY_CONTRACT = {
+    module: ("tests/contracts/test_store.py", "tests/contracts/test_store_ends.py", "-k", "memory")
+    for module in sources()
+    if module.startswith("broker.memory_")
+}
 
 
 def has_code(text: str) -> bool:
@@ -33,28 +40,28 @@ def has_code(text: str) -> bool:
 MODULES = [
     name
     for name, text in sources().items()
-    if (name in ALSO or name.startswith("protocol.") or name == "protocol") and has_code(text)
+    if (name in ALSO or name in BY_CONTRACT or name.startswith("protocol.") or name == "protocol") and has_code(text)
 ]
 
 
-def own_test_file(module: str) -> Path:
-    """`tests/unit/protocol/test_codec.py` for `protocol.codec`."""
+def own_tests(module: str) -> tuple[str, ...]:
+    """`tests/unit/protocol/test_codec.py` for `protocol.codec`; with what else pytest has to be told."""
     *folders, name = module.split(".")
-    return Path("tests", "unit", *folders, f"test_{name}.py")
+    return BY_CONTRACT.get(module, (str(Path("tests", "unit", *folders, f"test_{name}.py")),))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_is_covered_by_its_own_tests_alone(module: str, tmp_path: Path) -> None:
-    test_file = own_test_file(module)
-    assert (PROJECT / test_file).exists(), f"{module} has no {test_file}"
+    own = own_tests(module)
+    assert (PROJECT / own[0]).exists(), f"{module} has no {own[0]}"
     source = PACKAGE.joinpath(*module.split("."))
     source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
     env = {**os.environ, "COVERAGE_FILE": str(tmp_path / "coverage")}
     coverage = [sys.executable, "-m", "coverage"]
     include = f"--include={source}"
-    tests = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(test_file)]
+    tests = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *own]
     for command in (
         [*coverage, "run", "--branch", include, *tests],
         [*coverage, "report", "--show-missing", "--fail-under=100", include],
