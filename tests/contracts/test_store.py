@@ -345,6 +345,16 @@ def test_credit_wants_and_preference_bound_a_batch(hand: Hand) -> None:
     assert hand.poll(wants=(("r", 0), ("q", 1)), credit=5).deliveries[0].message.id == "2"
 
 
+def test_many_that_end_while_they_wait_leave_the_others_in_order(hand: Hand) -> None:
+    names = [str(number) for number in range(400)]
+    for number, name in enumerate(names):
+        hand.put(name, priority=number % 3)
+    hand.cancel(*names[3:300])
+    hand.cancel(*names[310:390])
+    left = [*range(3), *range(300, 310), *range(390, 400)]
+    assert hand.ids() == [str(number) for number in sorted(left, key=lambda number: (-(number % 3), number))]
+
+
 def test_a_delayed_message_is_not_handed_out_before_it_is_due_and_then_in_its_place(hand: Hand) -> None:
     hand.put("late", not_before=START + 10)
     assert hand.effects.queues == set()
@@ -654,6 +664,14 @@ def test_a_queue_held_back_by_its_rate_is_named_when_it_may_go_on(hand: Hand) ->
     assert hand.later(0.5).queues == set()
     assert hand.later(0.5).queues == {"q"}
     assert hand.ids() == ["2"]
+
+
+def test_a_deleted_queue_is_not_named_when_its_rate_would_let_it_go_on(hand: Hand) -> None:
+    hand.queue(rate=1.0)
+    hand.put("1", "2")
+    hand.ids()
+    hand.delete(Queue("q"))
+    assert hand.later(2) == Effects()
 
 
 def test_a_rate_of_nothing_hands_out_nothing(hand: Hand) -> None:

@@ -18,6 +18,7 @@ from backwater_tornado.broker.values import (
     PublishState,
     Queue,
     Result,
+    Settlement,
     SettleState,
     Verdict,
 )
@@ -111,6 +112,22 @@ def test_a_result_is_kept_as_long_as_its_message_says(hand: Hand) -> None:
     hand.later(0)
     assert [hand.state("1"), hand.state("2")] == [None, "SUCCESS"]
     hand.later(10)
+    assert hand.state("2") is None
+
+
+def test_a_result_from_the_future_is_kept_no_longer_for_it(hand: Hand) -> None:
+    hand.put("1", "2", keep_result=1000.0)
+    hand.open(ttl=10.0**9)
+    hand.settle(hand.one(), outcome=OK)
+    hand.now += 10**6
+    hand.store.settle("s", [Settlement(hand.one().token, outcome=OK)], hand.now)
+    hand.now = START + 500
+    hand.later(0)
+    hand.later(499)
+    assert [hand.state("1"), hand.state("2")] == ["SUCCESS", "SUCCESS"]
+    hand.later(1)
+    assert [hand.state("1"), hand.state("2")] == [None, "SUCCESS"]
+    hand.later(500)
     assert hand.state("2") is None
 
 
