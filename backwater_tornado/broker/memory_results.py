@@ -94,7 +94,7 @@ class Joins:
     def count(self, id: str, member: str, failed: bool, now: float) -> Publication | None:
         """A message has ended; gives what to publish if that was the last."""
         tally = self._tally(id, now)
-        if tally.closed or member in tally.members:
+        if tally.closed:
             return None
         tally.members.add(member)
         tally.failed |= failed

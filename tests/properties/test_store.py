@@ -285,7 +285,7 @@ class Histories(RuleBasedStateMachine):
             assert [delivery.token for delivery in batch.deliveries] == again
             assert batch.number == member.number
         else:
-            expected = []
+            expected: list[Copy] = []
             for queue in wants:
                 expected += model.ready(queue)[: max(0, min(2, credit - len(expected), model.room(queue)))]
             assert [(d.message.id, d.queue) for d in batch.deliveries] == [(copy.id, copy.queue) for copy in expected]
