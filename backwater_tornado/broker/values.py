@@ -114,9 +114,9 @@ class Publication(msgspec.Struct, frozen=True):
 class Join(msgspec.Struct, frozen=True):
     """Publishes `then` once `size` different messages that name it have ended, however they ended.
 
-    An ACK, and a cancelling, has failed if its outcome says so; whatever is put aside or dropped has failed. One that is
-    put aside has ended, unless it is parked. A message with several copies ends with the last of them, and has failed if
-    one of them has. Messages that end before the join is known are counted when it comes.
+    An ACK, and a cancelling, has failed if its outcome says so; whatever is put aside or dropped has failed. What is
+    put aside has ended, unless it is parked. A message with several copies ends with the last of them, and has failed
+    if one of them has. Messages that end before the join is known are counted when it comes.
     """
 
     id: str

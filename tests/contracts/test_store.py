@@ -393,7 +393,7 @@ def test_a_requeue_with_a_delay_is_not_handed_out_before(hand: Hand) -> None:
 
 
 def test_a_replacement_takes_the_place_under_the_old_id(hand: Hand) -> None:
-    hand.queue(max_deliveries=2)
+    hand.queue(max_deliveries=1)
     hand.put("1", "2")
     for attempt in range(4):
         delivery = hand.one()
