@@ -204,6 +204,16 @@ def test_a_unique_key_is_held_until_the_last_copy_ends(hand: Hand) -> None:
     hand.put("2", unique="k")
 
 
+def test_dropping_a_dead_copy_ends_it_no_second_time(hand: Hand) -> None:
+    hand.declare(Exchange("x", "fanout"), Queue("r"), Binding("x", "q"), Binding("x", "r"))
+    hand.put("1", exchange="x", unique="k")
+    hand.settle(hand.one("s", "q"), Verdict.REJECT)
+    hand.drop(*hand.numbers())
+    assert hand.send(publication("2", unique="k")) == [HELD]
+    hand.settle(hand.one("s", "r"))
+    hand.put("2", unique="k")
+
+
 def test_a_parked_message_holds_its_key(hand: Hand) -> None:
     hand.put("1", unique="k")
     hand.settle(hand.one(), Verdict.PARK)

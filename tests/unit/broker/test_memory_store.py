@@ -11,7 +11,17 @@ import pytest
 
 from backwater_tornado.broker.memory_queue import SLACK
 from backwater_tornado.broker.memory_store import MemoryStore
-from backwater_tornado.broker.values import Outcome, Poll, Publication, Queue, Session, Settlement, Verdict
+from backwater_tornado.broker.values import (
+    Binding,
+    Exchange,
+    Outcome,
+    Poll,
+    Publication,
+    Queue,
+    Session,
+    Settlement,
+    Verdict,
+)
 from tests.stores import publication
 
 STOPPED = Outcome("REVOKED")
@@ -75,6 +85,24 @@ def test_messages_that_end_while_they_wait_leave_nothing_behind() -> None:
         store.publish(messages(100, number * 100, not_before=now + 10.0**6, unique_until=1.0), now)
         store.publish([publication(f"u{number}", priority=number % 10, expires=now + 5.0)], now)
         store.cancel([str(number * 100 + 99), f"u{number}"], STOPPED, now)
+
+    assert held_by(work) < 200_000
+
+
+@pytest.mark.slow
+def test_queues_and_sessions_that_came_and_went_leave_nothing_behind() -> None:
+    store = store_with(Queue("q"))
+
+    def work(number: int) -> None:
+        now = number * 20.0
+        store.sweep(now)
+        for place in range(20):
+            name = f"{number}-{place}"
+            store.open_session(Session(name, "me"), now)
+            store.declare([Queue(name, exclusive=name, expires=5.0), Exchange("x"), Binding("x", name)], now)
+            store.publish([publication(f"m{name}", name), publication(f"n{name}", name)], now)
+            store.receive(name, Poll(((name, 1),), 1), now)
+            store.close_session(name, now)
 
     assert held_by(work) < 200_000
 
