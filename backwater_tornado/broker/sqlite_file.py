@@ -1,0 +1,285 @@
+"""A database file of which this process is the only user: its lock, its version, its transactions.
+
+Rules:
+
+* One process. Whoever opens the file holds a `flock` on a file beside it, which the kernel releases when the process
+  dies, however it dies.
+* One writer. Every operation is a transaction, with the write lock from its start, and synced to disk before it
+  returns. `transaction` makes one of several operations: each is a savepoint of it, so that one that raises has done
+  nothing and the others are not disturbed. Readers have a connection of their own and wait for nobody.
+* Versions. The schema is a list of migrations; `user_version` says how many of them a file has seen.
+* SQLite's connections must not cross a fork, not even idle: they are closed before it, and opened again in the parent
+  when they are next used. In the child the file is closed.
+
+Failures of the medium are `StorageFailed`; this module does not know what is stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from backwater_tornado.errors import ConfigurationError, StorageFailed
+
+#: In the file's header: what is ours.
+APPLICATION: Final = 0x62776272
+#: KiB of pages kept in memory by each connection.
+_CACHE: Final = 64 * 1024
+#: Pages in the log that make a commit move them into the database.
+_CHECKPOINT: Final = 4000
+
+
+class SqliteFile:
+    """A database that is open.
+
+    Args:
+        path: the database; it and what goes with it (`-wal`, `-shm`, `-lock`) are readable by their owner only.
+        migrations: scripts; the first makes the schema, every other one changes what those before it have made.
+        patience: how many seconds to wait for a program (a backup, a shell) that writes to the file.
+
+    Attributes:
+        undone: how often anything was rolled back: what was remembered of the database before is not to be trusted.
+
+    Raises: ConfigurationError when the file cannot be used.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], migrations: Sequence[str], *, patience: float = 5.0) -> None:
+        self._path: Final = Path(path).resolve()
+        self._patience: Final = patience
+        self._lock: Final = threading.RLock()
+        self._read_lock: Final = threading.RLock()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._closed = ""
+        self._grouped_by: int | None = None
+        self.undone = 0
+        with self._lock:  # a fork waits until all is open
+            self._lock_fd = _lock(self._path)
+            try:
+                self._enter(migrations)
+            except ConfigurationError:
+                self.close()
+                raise
+            except (OSError, sqlite3.Error) as exc:
+                self.close()
+                raise ConfigurationError(f"the store {str(self._path)!r} cannot be opened: {exc}") from exc
+            _OPEN.add(self)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make one transaction of all operations in the block; when it raises, none of them has happened.
+
+        An operation in it that raises has done nothing, and the block may go on with others.
+        """
+        with self._lock:
+            if self._grouped_by is not None:
+                raise RuntimeError("transactions of a store do not nest")
+            with self._translated():
+                self._connect().execute("BEGIN IMMEDIATE")
+            self._grouped_by = threading.get_ident()
+            try:
+                yield
+                with self._translated():
+                    self._connect().execute("COMMIT")
+            except BaseException:
+                self._roll_back("ROLLBACK")
+                raise
+            finally:
+                self._grouped_by = None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One operation: alone a transaction, a savepoint of one within `transaction`."""
+        with self._lock, self._translated():
+            db = self._connect()
+            grouped = self._grouped_by is not None
+            if grouped and not db.in_transaction:  # SQLite itself has given up all of it
+                raise StorageFailed("an operation of the same transaction has failed")
+            db.execute("SAVEPOINT operation" if grouped else "BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("RELEASE operation" if grouped else "COMMIT")
+            except BaseException:
+                self._roll_back("ROLLBACK TO operation" if grouped else "ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The file as the last commit left it; within `transaction`, as that has left it so far."""
+        if self._grouped_by == threading.get_ident():
+            with self._translated():
+                yield self._connect()
+            return
+        with self._read_lock, self._translated():
+            db = self._reader
+            if db is None:
+                self._check_open()
+                db = self._reader = self._open()
+                db.execute("PRAGMA query_only = ON")
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Give it back; another process may open it."""
+        with self._lock, self._read_lock:
+            self._closed = self._closed or "the store is closed"
+            self._disconnect()
+            if self._lock_fd >= 0:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_UN)  # said aloud: a child forked meanwhile has the descriptor too
+                os.close(self._lock_fd)
+                self._lock_fd = -1
+
+    # Connections
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as exc:
+            raise StorageFailed(f"the store {str(self._path)!r} cannot do it now: {exc}") from exc
+
+    def _roll_back(self, how: str) -> None:
+        self.undone += 1
+        if self._writer is None or not self._writer.in_transaction:
+            return
+        try:
+            self._writer.execute(how)
+        except sqlite3.Error:
+            self._writer.close()  # which rolls back
+            self._writer = None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageFailed(self._closed)
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._writer is None:
+            self._check_open()
+            if self._grouped_by is not None:
+                raise StorageFailed("an operation of the same transaction has failed")
+            self._writer = self._open()
+        return self._writer
+
+    def _disconnect(self) -> None:
+        for db in (self._reader, self._writer):
+            if db is not None:
+                db.close()
+        self._reader = self._writer = None
+
+    def _open(self) -> sqlite3.Connection:
+        # Never creates the file: a store that somebody deleted must not come back empty.
+        db = sqlite3.connect(
+            f"{self._path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=self._patience,
+            isolation_level=None,
+            check_same_thread=False,  # there are locks
+            cached_statements=512,
+        )
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA cache_size = -{_CACHE}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+        return db
+
+    # Opening
+
+    def _enter(self, migrations: Sequence[str]) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        db = self._connect()
+        version = self._check_version(db, len(migrations))
+        if version and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise ConfigurationError(f"the store {str(self._path)!r} is damaged; restore it from a backup")
+        db.execute("PRAGMA journal_mode = WAL")
+        for number in range(version, len(migrations)):
+            migrate(db, number + 1, migrations[number])
+
+    def _check_version(self, db: sqlite3.Connection, known: int) -> int:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION and (application or version or tables):
+            raise ConfigurationError(f"{str(self._path)!r} is not a store of a broker; name another file")
+        if version > known:
+            raise ConfigurationError(
+                f"the store {str(self._path)!r} was made by a newer version of this package"
+                f" (its schema is {version}, known here is {known}); it is left as it is"
+            )
+        return int(version)
+
+    # Forks
+
+    def before_fork(self) -> None:
+        """Wait until nobody uses the connections, and close them."""
+        self._lock.acquire()
+        self._read_lock.acquire()
+        self._disconnect()
+
+    def after_fork(self, *, child: bool) -> None:
+        """Go on; a child has the file closed, without taking the lock away from its parent."""
+        if child:
+            self._closed = "the store was opened before the fork, by the parent"
+            if self._lock_fd >= 0:
+                os.close(self._lock_fd)
+            self._lock_fd = -1
+        self._read_lock.release()
+        self._lock.release()
+
+
+def migrate(db: sqlite3.Connection, number: int, script: str) -> None:
+    """Bring a database to this version, from the one before it, or leave it as it is."""
+    try:
+        db.executescript(
+            f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {number}; COMMIT"
+        )
+    except sqlite3.Error:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _lock(path: Path) -> int:
+    try:
+        fd = os.open(path.with_name(f"{path.name}-lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as exc:
+        raise ConfigurationError(f"the store {str(path)!r} cannot be opened: {exc}") from exc
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        raise ConfigurationError(f"the store {str(path)!r} is in use by another broker") from exc
+    return fd
+
+
+_OPEN: Final[weakref.WeakSet[SqliteFile]] = weakref.WeakSet()
+_forking: list[SqliteFile] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = _OPEN
+    for file in _forking:
+        file.before_fork()
+
+
+def _after_fork(*, child: bool) -> None:
+    for file in _forking:
+        file.after_fork(child=child)
+    _forking.clear()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=lambda: _after_fork(child=False),
+    after_in_child=lambda: _after_fork(child=True),
+)
