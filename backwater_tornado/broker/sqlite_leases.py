@@ -1,0 +1,248 @@
+"""Sessions in a database, and the deliveries that they hold.
+
+A delivery's token is a number higher than any before, and a batch's number is its highest token: so the last batch of a
+session are its leases above the number that it had confirmed before.
+
+Rule: what happens to messages is `sqlite_messages`'; this says whose they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from backwater_tornado.errors import SessionGone, SessionTaken
+
+from . import sqlite_ends as ends
+from .sqlite_messages import Messages, Reason
+from .sqlite_rows import CONTENT, COPY, Copy, Line, chosen, delivery
+from .sqlite_schema import LEASED, READY
+from .values import Batch, Delivery, Poll, Queue, Session, Settlement, SettleState, Verdict
+
+#: A queue with a rate hands out at most what it may in so many seconds at once; one message in any case.
+BURST: Final = 0.1
+
+_LEASES: Final = f"SELECT {COPY}, {CONTENT} FROM copies c JOIN contents x USING (seq)"
+
+
+def open_session(messages: Messages, session: Session) -> None:
+    """See `Store.open_session`."""
+    db = messages.rows.db
+    row = db.execute("SELECT owner FROM sessions WHERE id = ?", (session.id,)).fetchone()
+    if row is not None and row[0] != session.owner:
+        raise SessionTaken
+    db.execute(
+        "INSERT INTO sessions (id, owner, ttl, expires) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET ttl = excluded.ttl, expires = excluded.expires",
+        (session.id, session.owner, session.ttl, messages.now + session.ttl),
+    )
+
+
+def end_session(messages: Messages, session: str) -> None:
+    """Let all that it has go back."""
+    rows = messages.rows
+    if not rows.db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount:
+        return
+    for name in [name for name, spec in rows.topology.queues.items() if spec.exclusive == session]:
+        messages.delete(name)
+    leases = rows.find(f"c.state = {LEASED} AND c.session = ? ORDER BY c.token", session)
+    rows.learn(copy.id for copy in leases)
+    for copy in leases:
+        messages.come_back(copy)
+    left = rows.db.execute("SELECT queue FROM receivers WHERE session = ?", (session,)).fetchall()
+    rows.db.execute("DELETE FROM receivers WHERE session = ?", (session,))
+    for (name,) in left:
+        if rows.db.execute("SELECT 1 FROM receivers WHERE queue = ?", (name,)).fetchone() is not None:
+            continue
+        messages.idle(rows.there(name))
+        if rows.topology.queues[name].auto_delete:
+            messages.delete(name)
+
+
+class Leases:
+    """The deliveries of one session during one operation; the session is alive.
+
+    Attributes:
+        held_back: queues whose rate held back a poll, and when they may hand out the next.
+
+    Raises: SessionGone.
+    """
+
+    def __init__(self, messages: Messages, session: str) -> None:
+        self._messages: Final = messages
+        self._rows: Final = messages.rows
+        self._session: Final = session
+        self.held_back: Final[dict[str, float]] = {}
+        row = self._rows.db.execute(
+            "UPDATE sessions SET expires = ? + ttl WHERE id = ? RETURNING batch, confirmed", (messages.now, session)
+        ).fetchall()
+        if not row:
+            raise SessionGone
+        self._batch, self._confirmed = row[0]
+
+    # Receiving
+
+    def receive(self, poll: Poll) -> Batch:
+        """See `Store.receive`."""
+        rows, messages = self._rows, self._messages
+        if poll.held is not None:
+            self._take_back(poll.confirmed, frozenset(poll.held))
+        messages.promote()
+        lines = self._attend(poll)
+        rows.flush()
+        deliveries = self._last_batch() if poll.confirmed < self._batch else []
+        if not deliveries:
+            deliveries = self._lease(lines, poll.credit)
+            number = deliveries[-1].token if deliveries else self._batch
+            rows.db.execute(
+                "UPDATE sessions SET batch = ?, confirmed = ? WHERE id = ?", (number, self._batch, self._session)
+            )
+            self._batch = number
+        return Batch(self._batch, tuple(deliveries), self._cancelled())
+
+    def _take_back(self, confirmed: int, held: frozenset[int]) -> None:
+        where = f"c.state = {LEASED} AND c.session = ? AND c.token <= ? ORDER BY c.token"
+        for copy in self._rows.find(where, self._session, confirmed):
+            if copy.token not in held:
+                self._messages.come_back(copy)
+
+    def _attend(self, poll: Poll) -> list[tuple[Line, Queue, int]]:
+        """The queues that a poll is for, of those that it may receive from; the session is theirs from now on."""
+        found, rows = [], self._rows
+        for name, wanted in poll.wants:
+            spec = rows.topology.queues.get(name)
+            if spec is None or spec.exclusive not in (None, self._session):
+                continue
+            line = rows.there(name)
+            found.append((line, spec, wanted))
+            new = rows.db.execute("INSERT OR IGNORE INTO receivers VALUES (?, ?)", (name, self._session)).rowcount
+            if new:
+                self._messages.idle(line)
+        return found
+
+    def _last_batch(self) -> list[Delivery]:
+        """What is left of it."""
+        where = f"c.state = {LEASED} AND c.session = ? AND c.token > ? ORDER BY c.token"
+        select = f"{_LEASES} WHERE {where}"
+        return [
+            delivery(Copy(*row[:-2]), *row[-2:])
+            for row in self._rows.db.execute(select, (self._session, self._confirmed))
+        ]
+
+    def _cancelled(self) -> tuple[int, ...]:
+        where = f"state = {LEASED} AND session = ? AND cancelled ORDER BY token"
+        found = self._rows.db.execute(f"SELECT token FROM copies WHERE {where}", (self._session,))
+        return tuple(token for (token,) in found)
+
+    def _lease(self, lines: list[tuple[Line, Queue, int]], credit: int) -> list[Delivery]:
+        batch: list[Delivery] = []
+        db = self._rows.db
+        (token,) = db.execute("SELECT value FROM counters WHERE name = 'token'").fetchone()
+        first = token
+        for line, spec, wanted_of_it in lines:
+            wanted = min(wanted_of_it, credit - len(batch))
+            taken = self._take(line, spec, room(line, spec, wanted, self._messages.now), token)
+            batch += taken
+            token += len(taken)
+            if spec.rate:
+                line.next_at += len(taken) / spec.rate
+                if len(taken) < wanted and self._rows.is_open(line.name):
+                    self.held_back[line.name] = line.next_at
+        if token != first:
+            db.execute("UPDATE counters SET value = ? WHERE name = 'token'", (token,))
+        return batch
+
+    def _take(self, line: Line, spec: Queue, room: int, token: int) -> list[Delivery]:
+        select = f"{_LEASES} WHERE c.queue = ? AND c.state = {READY} ORDER BY c.rank, c.seq LIMIT ?"
+        taken: list[Delivery] = []
+        now = self._messages.now
+        while line.ready and len(taken) < room:
+            self._rows.flush()
+            copies = []
+            for row in self._rows.db.execute(select, (line.name, room - len(taken))).fetchall():
+                copy = Copy(*row[:-2])
+                if copy.expires is not None and copy.expires <= now:
+                    self._messages.expire(copy)
+                    continue
+                copy.count += 1
+                token += 1
+                copy.token, copy.state = token, LEASED
+                copies.append(copy)
+                taken.append(delivery(copy, *row[-2:]))
+            line.ready -= len(copies)
+            line.leased += len(copies)
+            line.delivered += len(copies)
+            self._rows.lease(copies, self._session)
+        return taken
+
+    # Settling
+
+    def settle(self, settlements: Sequence[Settlement], until: float) -> list[SettleState]:
+        """See `Store.settle`; tokens are remembered until then."""
+        rows = self._rows
+        tokens = [settlement.token for settlement in settlements]
+        held = rows.held(self._session, tokens)
+        rows.learn(copy.id for copy in held.values())
+        strange = (token for token in tokens if token not in held)
+        settled = {token for (token,) in chosen(rows.db, "SELECT token FROM settled WHERE token IN", (), strange)}
+        new = []
+        states = []
+        for settlement in settlements:
+            token = settlement.token
+            copy = held.get(token)
+            if copy is None:
+                states.append(SettleState.DONE if token in settled else SettleState.STALE)
+                continue
+            if settlement.verdict is not Verdict.KEEP:
+                del held[token]
+                settled.add(token)
+                new.append((token, until))
+            self._settle(copy, settlement)
+            if settlement.then:
+                self._messages.follow_up(settlement.then)
+            states.append(SettleState.DONE)
+        rows.db.executemany("INSERT INTO settled VALUES (?, ?)", new)
+        return states
+
+    def _settle(self, copy: Copy, settlement: Settlement) -> None:
+        messages, verdict, outcome = self._messages, settlement.verdict, settlement.outcome
+        if verdict is Verdict.ACK:
+            messages.release(copy).acked += 1
+            messages.end(copy, outcome, outcome is not None and outcome.failed)
+        elif verdict in (Verdict.KEEP, Verdict.REQUEUE):
+            if outcome is not None:
+                messages.tell(copy, outcome, False)
+            if verdict is Verdict.REQUEUE:
+                messages.come_back(copy, settlement.delay, settlement.replacement)
+        else:
+            self._put_aside(copy, settlement)
+
+    def _put_aside(self, copy: Copy, settlement: Settlement) -> None:
+        messages, cancelled = self._messages, self._rows.sure(copy.id).cancelled
+        spec = self._rows.spec(copy.queue)
+        messages.release(copy)
+        if settlement.verdict is Verdict.PARK and cancelled is not None:
+            outcome = ends.unpack_outcome(cancelled)
+            messages.end(copy, outcome, outcome.failed)
+        else:
+            reason: Reason = "rejected" if settlement.verdict is Verdict.REJECT else "parked"
+            messages.bury(copy, reason, settlement.reason, settlement.outcome, spec=spec)
+
+
+def room(line: Line, spec: Queue, wanted: int, now: float) -> int:
+    """How many of so many a queue may hand out now."""
+    if spec.paused:
+        return 0
+    if spec.max_running is not None:
+        wanted = min(wanted, spec.max_running - line.leased)
+    if spec.rate is not None:
+        wanted = min(wanted, _allowance(line, spec.rate, now))
+    return wanted
+
+
+def _allowance(line: Line, rate: float, now: float) -> int:
+    if rate <= 0:
+        return 0
+    # Never later than one message from now: the clock may have been set back, or the rate raised.
+    line.next_at = min(max(line.next_at, now - BURST), now + 1 / rate)
+    return int((now - line.next_at) * rate + 1e-6) + 1 if line.next_at <= now else 0
