@@ -224,9 +224,7 @@ def in_a_child(action: object) -> str:
 def test_a_child_has_the_file_closed_and_its_parent_goes_on(file: SqliteFile, path: Path) -> None:
     add(file, "a")
     assert names(file) == ["a"]
-    assert in_a_child(lambda: add(file, "b")) == (
-        "StorageFailed: the store was opened before the fork, by the parent"
-    )
+    assert in_a_child(lambda: add(file, "b")) == ("StorageFailed: the store was opened before the fork, by the parent")
     assert in_a_child(lambda: names(file)).startswith("StorageFailed: the store was opened before")
     assert in_a_child(file.close) == "fine"
     add(file, "c")
