@@ -6,11 +6,13 @@ A new store is one line in `STORES`; whether it survives a restart is said there
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from backwater_tornado.broker.memory_store import MemoryStore
+from backwater_tornado.broker.sqlite_store import SqliteStore
 from backwater_tornado.broker.store import REMEMBER, Store
 from backwater_tornado.broker.values import (
     Batch,
@@ -33,6 +35,7 @@ from backwater_tornado.broker.values import (
     SettleState,
     Verdict,
 )
+from backwater_tornado.errors import UnknownQueue
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,37 @@ class StoreKind:
     survives: bool = False
 
 
+class Grouped:
+    """Each operation of a store as part of a transaction, together with others that do nothing and one that fails."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self._store, name)
+        if name == "close":
+            return operation
+
+        def run(*arguments: Any) -> Any:
+            with self._store.transaction():
+                self._store.unplan("an entry that nobody has planned")
+                try:
+                    return operation(*arguments)
+                finally:
+                    with suppress(UnknownQueue):
+                        self._store.purge("a queue that nobody has declared", START)
+
+        return run
+
+
+def grouped(path: Path, remember: float) -> Store:
+    return cast("Store", Grouped(SqliteStore(path, remember)))
+
+
 STORES = [
     StoreKind("memory", lambda folder, remember: MemoryStore(remember)),
+    StoreKind("sqlite", lambda folder, remember: SqliteStore(folder / "broker.db", remember), survives=True),
+    StoreKind("sqlite, grouped", lambda folder, remember: grouped(folder / "broker.db", remember), survives=True),
 ]
 
 START = 1_000_000.0

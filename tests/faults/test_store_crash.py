@@ -55,7 +55,8 @@ async def work(group, caller):
     while True:
         got, _ = await group.run(lambda: store.receive(session, Poll((("q", 5),), 5, confirmed), NOW))
         confirmed = got.number
-        settlements = [Settlement(it.token, outcome=Outcome("SUCCESS", it.message.id.encode())) for it in got.deliveries]
+        results = [Outcome("SUCCESS", it.message.id.encode()) for it in got.deliveries]
+        settlements = [Settlement(it.token, outcome=its) for it, its in zip(got.deliveries, results)]
         await group.run(lambda: store.settle(session, settlements, NOW))
         for it in got.deliveries:
             say(f'["{session}", {it.token}, "{it.message.id}"]')
@@ -98,21 +99,21 @@ def test_what_was_answered_to_a_publisher_is_there_after_kill_9(tmp_path: Path, 
 def test_what_was_settled_stays_settled_after_kill_9(tmp_path: Path, lines: int) -> None:
     path = tmp_path / "broker.db"
     with killed(SETTLES, path, lines) as said, closing(SqliteStore(path)) as store:
-        answered = [(session, token, id) for session, token, id in map(json.loads, said)]
+        answered = [tuple(json.loads(line)) for line in said]
         assert len(answered) >= lines
         # The sessions live on, until a sweep: a settlement that is repeated was done before.
         for session, token, _ in answered[:50]:
             assert store.settle(session, [Settlement(token)], NOW)[0] == [SettleState.DONE]
-        results = store.results([id for _, _, id in answered], NOW)
-        assert [result and result.outcome.body.decode() for result in results] == [id for _, _, id in answered]
+        results = store.results([name for _, _, name in answered], NOW)
+        assert [result and result.outcome.body.decode() for result in results] == [name for _, _, name in answered]
         held = store.leased(None)
         assert len(held) <= 8 * 5
         store.sweep(NOW + 1000)
         store.open_session(Session("s", "me"), NOW)
         batch, _ = store.receive("s", Poll((("q", EVERYTHING),), EVERYTHING), NOW)
         left = {delivery.message.id for delivery in batch.deliveries}
-        assert left.isdisjoint(id for _, _, id in answered)
-        assert {id for _, _, id in held} <= left, "what was out comes back"
+        assert left.isdisjoint(name for _, _, name in answered)
+        assert {name for _, _, name in held} <= left, "what was out comes back"
         assert max(token for _, token, _ in answered) < min(delivery.token for delivery in batch.deliveries)
         (stats,) = store.stats(["q"], NOW)
         assert stats.acked + stats.leased == 20_000
@@ -123,6 +124,6 @@ def test_a_half_published_message_is_never_seen(tmp_path: Path) -> None:
     path = tmp_path / "broker.db"
     with killed(PUBLISHES, path, 100) as answered, closing(SqliteStore(path)) as store:
         (stats,) = store.stats(["q"], NOW)
-        published, _ = store.publish([Publication(Message(id, id.encode() * 20), "q") for id in answered], NOW)
+        published, _ = store.publish([Publication(Message(name, name.encode() * 20), "q") for name in answered], NOW)
         assert {it.state for it in published} == {PublishState.DUPLICATE}
         assert stats.ready == stats.published >= len(answered)

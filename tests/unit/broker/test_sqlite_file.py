@@ -87,7 +87,7 @@ def test_a_migration_that_fails_leaves_the_file_at_the_version_before(path: Path
     with closing(SqliteFile(path, [FIRST])) as file:
         add(file, "a")
     with pytest.raises(ConfigurationError, match="nowhere"):
-        SqliteFile(path, [FIRST, SECOND + "; UPDATE nowhere SET x = 1"])
+        SqliteFile(path, [FIRST, f"{SECOND}; DROP TABLE nowhere"])
     with closing(SqliteFile(path, [FIRST, SECOND])) as file:
         assert names(file) == ["a"]
 
@@ -216,7 +216,7 @@ def in_a_child(action: object) -> str:
             os._exit(0)
     os.close(write)
     os.waitpid(pid, 0)
-    with open(read, "rb") as pipe:
+    with os.fdopen(read, "rb") as pipe:
         return pipe.read().decode()
 
 
