@@ -141,9 +141,10 @@ class Messages:
             return Published(PublishState.REFUSED, reason="unknown_exchange")
         if not queues:
             return Published(PublishState.UNROUTED)
-        if not ends.is_free(rows.db, message.unique, self.now):
+        if message.unique is not None and not ends.is_free(rows.db, message.unique, self.now):
             return Published(PublishState.REFUSED, reason="unique_key_held")
-        if not forced and any(self._is_full(name) and self._spec(name).overflow == "refuse" for name in queues):
+        specs = [rows.topology.queues[name] for name in queues]
+        if not forced and any(spec.overflow == "refuse" and self._is_full(spec) for spec in specs):
             return Published(PublishState.REFUSED, reason="queue_full")
         ends.hold(rows.db, message.unique, message.id, message.unique_until)
         first = rows.next_seq(len(queues))
@@ -151,37 +152,34 @@ class Messages:
         known.unique_key, known.part_of = message.unique, message.join
         rows.introduce(known)
         envelope = pack(publication)
-        for place, name in enumerate(queues):
-            copy = Copy(first + place, message.id, name, READY, 0, self.now, self.now, None, None, 0, None)
-            self._arrive(copy, message, envelope)
+        for place, spec in enumerate(specs):
+            copy = Copy(
+                first + place, message.id, spec.name, READY, 0, self.now, self.now, None, message.keep_result, 0, None
+            )
+            self._arrive(copy, spec, message, envelope)
         return Published(PublishState.ACCEPTED, queues)
 
-    def _spec(self, name: str) -> Queue:
-        return self.rows.topology.queues[name]
-
-    def _is_full(self, name: str) -> bool:
-        longest = self._spec(name).max_length
-        if longest is None:
+    def _is_full(self, spec: Queue) -> bool:
+        if spec.max_length is None:
             return False
-        line = self.rows.there(name)
-        return line.ready + line.delayed >= longest
+        line = self.rows.there(spec.name)
+        return line.ready + line.delayed >= spec.max_length
 
-    def _arrive(self, copy: Copy, message: Message, envelope: bytes) -> None:
-        name, line = copy.queue, self.rows.there(copy.queue)
+    def _arrive(self, copy: Copy, spec: Queue, message: Message, envelope: bytes) -> None:
+        line = self.rows.there(spec.name)
         line.published += 1
-        copy.keep_result = message.keep_result
-        dropping = self._spec(name).overflow == "drop_head"
-        while dropping and self._is_full(name) and (head := self._next_to_drop(line)) is not None:
+        dropping = spec.overflow == "drop_head"
+        while dropping and self._is_full(spec) and (head := self._next_to_drop(line)) is not None:
             self._take_out(line, head)
             self.bury(head, "dropped")
-        self._place(copy, message)
-        if dropping and self._is_full(name):  # there is room for none
+        self._place(copy, spec, message)
+        if dropping and self._is_full(spec):  # there is room for none
             self.rows.insert(copy, envelope, message.body)
             self.bury(copy, "dropped")
             return
-        self._wait(copy)
+        self._wait(line, copy)
         self.rows.insert(copy, envelope, message.body)
-        self.wake(name)
+        self.wake(spec.name)
 
     def _next_to_drop(self, line: Line) -> Copy | None:
         """What a full queue drops: what would be received next."""
@@ -193,11 +191,10 @@ class Messages:
 
     def _enter(self, copy: Copy, message: Message) -> None:
         """Let a copy wait, with the times and the priority that its message has now."""
-        self._place(copy, message)
-        self._wait(copy)
+        self._place(copy, self.rows.topology.queues[copy.queue], message)
+        self._wait(self.rows.there(copy.queue), copy)
 
-    def _place(self, copy: Copy, message: Message) -> None:
-        spec = self._spec(copy.queue)
+    def _place(self, copy: Copy, spec: Queue, message: Message) -> None:
         copy.rank = -min(message.priority, spec.max_priority)
         copy.due = max(self.now, copy.due, message.not_before or 0.0)
         copy.expires = message.expires
@@ -205,8 +202,7 @@ class Messages:
             ttl = copy.due + spec.message_ttl
             copy.expires = ttl if copy.expires is None else min(copy.expires, ttl)
 
-    def _wait(self, copy: Copy) -> None:
-        line = self.rows.there(copy.queue)
+    def _wait(self, line: Line, copy: Copy) -> None:
         if copy.due > self.now:
             copy.state = DELAYED
             line.delayed += 1
@@ -232,7 +228,7 @@ class Messages:
         if line.deleted:
             if not line.leased:
                 self.rows.drop_line(copy.queue)
-        elif self._spec(copy.queue).max_running is not None:
+        elif self.rows.spec(copy.queue).max_running is not None:
             self.wake(copy.queue)
         return line
 
@@ -257,7 +253,7 @@ class Messages:
         copy.due = self.now + delay
         if replacement is None and delay <= 0:
             copy.due = self.now
-            self._wait(copy)
+            self._wait(self.rows.there(copy.queue), copy)
         else:
             publication = unpack(copy.id, *self.rows.content(copy))
             if replacement is not None:
@@ -427,8 +423,9 @@ class Messages:
     def promote(self) -> None:
         """Let what is due be received."""
         for copy in self.rows.find(f"c.state = {DELAYED} AND c.due <= ?", self.now):
-            self._take_out(self.rows.there(copy.queue), copy)
-            self._wait(copy)
+            line = self.rows.there(copy.queue)
+            self._take_out(line, copy)
+            self._wait(line, copy)
             self.rows.write(copy)
             self.wake(copy.queue)
 

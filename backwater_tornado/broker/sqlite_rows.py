@@ -265,7 +265,8 @@ class Rows:
     def insert(self, copy: Copy, envelope: bytes, body: bytes, *, replayed: bool = False) -> None:
         """A new copy."""
         self._contents.append((copy.seq, envelope, body))
-        self._copies.append((*msgspec.structs.astuple(copy)[:10], int(replayed)))
+        times = copy.published, copy.due, copy.expires, copy.keep_result, copy.count
+        self._copies.append((copy.seq, copy.id, copy.queue, copy.state, copy.rank, *times, replayed))
 
     def delete(self, copy: Copy) -> None:
         """A copy is gone."""
