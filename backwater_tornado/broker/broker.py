@@ -26,6 +26,7 @@ from backwater_tornado.errors import CallFailed, QueueNotInScope, SessionGone
 from backwater_tornado.marks import expose
 from backwater_tornado.protocol.keys import Scopes
 
+from .group_commit import GroupCommit, Grouping
 from .store import Store
 from .values import (
     Batch,
@@ -73,6 +74,10 @@ class Performer(Protocol):
         ...
 
 
+class GroupedStore(Store, Grouping, Protocol):
+    """A store that can make one transaction of several operations."""
+
+
 class Direct:
     """A `Performer` for a store in memory: each operation at once."""
 
@@ -85,6 +90,23 @@ class Direct:
 
     async def close(self) -> None:
         """See `Performer`."""
+        self._store.close()
+
+
+class Grouped:
+    """A `Performer` for a store on disk: what waits at the same moment shares a transaction, see `group_commit`."""
+
+    def __init__(self, store: GroupedStore) -> None:
+        self._store = store
+        self._group = GroupCommit(store)
+
+    async def perform(self, operation: Callable[[Store], T]) -> T:
+        """See `Performer`."""
+        return await self._group.run(lambda: operation(self._store))
+
+    async def close(self) -> None:
+        """See `Performer`."""
+        await self._group.close()
         self._store.close()
 
 

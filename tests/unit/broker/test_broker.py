@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from backwater_tornado.broker.broker import Broker, Direct
+from backwater_tornado.broker.broker import Broker, Direct, Grouped
 from backwater_tornado.broker.memory_store import MemoryStore
+from backwater_tornado.broker.sqlite_store import SqliteStore
 from backwater_tornado.broker.store import Store
 from backwater_tornado.broker.values import (
     Batch,
@@ -332,6 +334,35 @@ def test_queues_are_counted_purged_and_deleted() -> None:
         assert await broker.stats() == []
 
     brokering(test)
+
+
+# On disk -------------------------------------------------------------------------------------------------------------
+
+
+def test_on_disk_what_was_answered_is_there_after_a_restart(tmp_path: Path) -> None:
+    async def publishing() -> None:
+        broker = Broker(Grouped(SqliteStore(tmp_path / "broker.db")))
+        await broker.declare([], [Queue("jobs")], [])
+        await broker.open_session("w")
+        waiting = await begun(broker)
+        answers = await asyncio.gather(*(broker.publish([job(str(number))]) for number in range(50)))
+        assert {each.state for (each,) in answers} == {PublishState.ACCEPTED}
+        assert ids(await waiting)[0] == "0"
+        with pytest.raises(UnknownQueue):
+            await broker.purge("nothing")
+        await broker.close()
+        with pytest.raises(StorageFailed):
+            await broker.publish([job("late")])
+
+    async def receiving() -> None:
+        broker = Broker(Grouped(SqliteStore(tmp_path / "broker.db")))
+        batch = await broker.receive("w", Poll((("jobs", 100),), 100))
+        again = await broker.receive("w", Poll((("jobs", 100),), 100, batch.number, ()))
+        assert sorted(ids(again), key=int) == [str(number) for number in range(50)]
+        await broker.close()
+
+    asyncio.run(publishing())
+    asyncio.run(receiving())
 
 
 # Who may what --------------------------------------------------------------------------------------------------------
