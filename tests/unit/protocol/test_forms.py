@@ -14,6 +14,7 @@ from backwater_tornado.errors import (
     RemoteError,
     UnknownFunction,
     UnknownModule,
+    UnknownQueue,
 )
 from backwater_tornado.exposure import Exposed, Exposure
 from backwater_tornado.options import Limits, ServerOptions
@@ -45,6 +46,14 @@ def test_a_form_has_a_codec_for_each_direction() -> None:
 def test_an_answer_is_remembered_whole() -> None:
     answer = Recorded(True, 200, "application/msgpack", bytes(100_000))
     assert form_of().record(answer) is answer
+
+
+def test_an_error_of_the_broker_is_told_as_itself_and_any_other_refusal_is_not() -> None:
+    """A refusal that a function meets in a call of its own is not this server's."""
+    problem = MSGPACK.decode(form_of().encode_exception(UnknownQueue("none")).body)
+    assert problem["type"] == TYPE_PREFIX + "unknown_queue"
+    problem = MSGPACK.decode(form_of().encode_exception(Overloaded("elsewhere")).body)
+    assert problem["type"] == TYPE_PREFIX + "remote_exception"
 
 
 @pytest.mark.parametrize("stacktraces", [True, False])
