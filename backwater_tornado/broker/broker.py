@@ -140,6 +140,8 @@ class Broker:
         self._by_result: dict[str, set[_Waiting]] = defaultdict(set)
         self._polls: dict[str, _Waiting] = {}
         self._lives: dict[str, float] = {}
+        #: What each session was told is cancelled: every batch says it again, and only news end a poll.
+        self._told: dict[str, tuple[int, ...]] = {}
         self._sweeping: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -198,7 +200,9 @@ class Broker:
             while True:
                 waiting.woken.clear()
                 batch = await self._receive(session, poll)
-                if batch.deliveries or batch.cancelled:
+                news = batch.cancelled and batch.cancelled != self._told.get(session)
+                self._told[session] = batch.cancelled
+                if batch.deliveries or news:
                     return batch
                 left = until - time.monotonic()
                 if left <= 0 or self._closing:
@@ -218,10 +222,14 @@ class Broker:
         try:
             batch, effects = await self._performer.perform(lambda store: store.receive(session, bounded, self._clock()))
         except SessionGone:
-            self._lives.pop(session, None)
+            self._forget(session)
             raise
         self._wake(effects)
         return batch
+
+    def _forget(self, session: str) -> None:
+        self._lives.pop(session, None)
+        self._told.pop(session, None)
 
     def _supersede(self, session: str) -> _Waiting:
         before = self._polls.get(session)
@@ -262,7 +270,7 @@ class Broker:
     async def close_session(self, session: str) -> None:
         """What it holds goes back at once."""
         named = self._named(session)
-        self._lives.pop(named, None)
+        self._forget(named)
         self._wake(await self._performer.perform(lambda store: store.close_session(named, self._clock())))
 
     # Results ---------------------------------------------------------------------------------------------------------

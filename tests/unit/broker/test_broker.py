@@ -181,9 +181,15 @@ def test_a_lost_answer_is_given_again_and_a_confirmed_one_is_not() -> None:
 def test_cancelling_wakes_the_session_that_runs_it() -> None:
     async def test(broker: Broker, clock: Clock) -> None:
         held = await one(broker)
-        waiting = await begun(broker, Poll(WANT.wants, 10, 1, (held.token,)))
+        holding = Poll(WANT.wants, 10, held.token, (held.token,))
+        waiting = await begun(broker, holding)
         await broker.cancel(["a"], Outcome("REVOKED"))
         assert (await waiting).cancelled == (held.token,)
+        # That is known now: it ends no further poll, but every one says it.
+        again = await begun(broker, holding)
+        await broker.publish([job("b")])
+        batch = await again
+        assert (ids(batch), batch.cancelled) == (["b"], (held.token,))
 
     brokering(test)
 
@@ -213,7 +219,7 @@ def test_a_session_that_is_gone_is_told_so() -> None:
         await broker._performer.perform(lambda store: store.sweep(clock.now))
         with pytest.raises(SessionGone):
             await broker.receive("w", WANT)
-        assert broker._lives == {}
+        assert (broker._lives, broker._told) == ({}, {})
 
     brokering(test)
 
