@@ -273,6 +273,19 @@ def test_an_id_among_the_dead_is_remembered_as_long_as_it_is_there(make_store: M
     hand.put("1")
 
 
+def test_an_id_is_remembered_while_one_of_its_copies_is_among_the_dead(make_store: MakeStore) -> None:
+    hand = make_store(remember=100.0)
+    hand.open()
+    hand.declare(Queue("q"), Queue("r"), Exchange("x", "fanout"), Binding("x", "q"), Binding("x", "r"))
+    hand.put("1", exchange="x")
+    hand.settle(hand.one("s", "q"), Verdict.REJECT)
+    hand.settle(hand.one("s", "r"))
+    hand.later(200)
+    assert hand.send(publication("1", exchange="x"))[0].state is DUPLICATE
+    assert hand.replay(*hand.numbers()) == 1
+    assert hand.counts() == (1, 0, 0, 0)
+
+
 def test_a_fanout_is_one_message_in_each_queue_and_each_is_settled_by_itself(hand: Hand) -> None:
     hand.declare(Exchange("x", "fanout"), Queue("r"), Binding("x", "q", "a"), Binding("x", "r"), Binding("x", "q", "b"))
     (published,) = hand.send(publication("1", "whatever", "x"))
