@@ -967,7 +967,8 @@ def test_a_clock_that_is_set_back_does_not_keep_the_dead_alive(make_store: MakeS
     hand.queue("r", expires=20.0, rate=1.0)
     hand.open()
     hand.put("1", "2", "3", keep_result=50.0)
-    hand.settle(hand.one(), outcome=OK)
+    settled = hand.one()
+    hand.settle(settled, outcome=OK)
     hand.one()
     hand.now -= 10**6
     hand.later(0)
@@ -983,6 +984,8 @@ def test_a_clock_that_is_set_back_does_not_keep_the_dead_alive(make_store: MakeS
     hand.later(20)
     assert hand.result("1") is None
     hand.later(51)
+    hand.open()
+    assert hand.settle(settled) is SettleState.STALE
     hand.put("1", body=b"other")
 
 
@@ -992,7 +995,7 @@ def test_a_rate_goes_on_when_the_clock_is_set_back(hand: Hand) -> None:
     assert hand.ids() == ["1"]
     assert hand.ids() == []
     hand.now -= 10**6
-    hand.later(0)
+    assert hand.later(0).queues == {"q"}
     hand.ids()
     hand.later(1)
     assert len(hand.take()) == 1
