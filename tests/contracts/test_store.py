@@ -538,6 +538,16 @@ def test_a_queue_without_a_receiver_yet_is_not_auto_deleted(hand: Hand) -> None:
     assert hand.counts("r") == (0, 0, 0, 0)
 
 
+def test_a_queue_made_anew_has_none_of_the_receivers_of_the_old(hand: Hand) -> None:
+    hand.queue("r", auto_delete=True)
+    hand.poll("s", "r", credit=0)
+    hand.delete(Queue("r"))
+    hand.queue("r", auto_delete=True)
+    assert hand.stats("r").sessions == 0
+    hand.close("s")
+    assert hand.counts("r") == (0, 0, 0, 0)
+
+
 def test_a_full_queue_refuses(hand: Hand) -> None:
     hand.queue(max_length=2)
     hand.put("1")
