@@ -546,6 +546,12 @@ def test_a_queue_made_anew_has_none_of_the_receivers_of_the_old(hand: Hand) -> N
     assert hand.stats("r").sessions == 0
     hand.close("s")
     assert hand.counts("r") == (0, 0, 0, 0)
+    hand.open("t")
+    for _ in range(2):
+        hand.poll("t", "r", credit=0)
+        assert hand.stats("r").sessions == 1
+        hand.delete(Queue("r"))
+        hand.queue("r", auto_delete=True)
 
 
 def test_a_full_queue_refuses(hand: Hand) -> None:
