@@ -148,7 +148,7 @@ class Messages:
             return Published(PublishState.REFUSED, reason="queue_full")
         ends.hold(rows.db, message.unique, message.id, message.unique_until)
         first = rows.next_seq(len(queues))
-        known = Known(message.id, digest, _encode(queues), first, len(queues), len(queues), len(queues))
+        known = Known(first, message.id, digest, _encode(queues), len(queues), len(queues), len(queues))
         known.unique_key, known.part_of = message.unique, message.join
         rows.introduce(known)
         envelope = pack(publication)
@@ -213,7 +213,9 @@ class Messages:
     def _arrive_ended(self, publication: Publication, digest: bytes, outcome: Outcome) -> None:
         """Take note of a message that goes into no queue."""
         message = publication.message
-        known = Known(message.id, digest, until=self._until)
+        cancelled = self.rows.known(message.id)
+        number = self.rows.next_seq(1) if cancelled is None else cancelled.number
+        known = Known(number, message.id, digest, until=self._until)
         known.unique_key, known.part_of = message.unique, message.join
         self.rows.introduce(known)
         self._tell(message.id, message.keep_result, outcome, True)
@@ -341,7 +343,7 @@ class Messages:
         rows = self.rows
         known = rows.known(id)
         if known is None:
-            known = Known(id, None, until=self._until)
+            known = Known(rows.next_seq(1), id, None, until=self._until)
             rows.introduce(known)
         packed = known.cancelled or ends.pack_outcome(outcome)
         if known.digest is None:

@@ -6,6 +6,7 @@ places calls `flush` before, so that the database knows of the new ones.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -23,17 +24,17 @@ _CHUNK: Final = 64
 COPY: Final = "c.seq, c.id, c.queue, c.state, c.rank, c.published, c.due, c.expires, c.keep_result, c.count, c.token"
 CONTENT: Final = "x.envelope, x.body"
 _COPIES: Final = f"SELECT {COPY} FROM copies c"
-_KNOWN: Final = "id, digest, queues, first, copies, going, kept, failed, cancelled, unique_key, part_of, until"
+_KNOWN: Final = "number, id, digest, queues, copies, going, kept, failed, cancelled, unique_key, part_of, until"
 _LINE: Final = "name, deleted, expires, next_at, ready, delayed, leased, dead, published, delivered, acked"
 
 
 class Known(msgspec.Struct):
     """A row of `ids`."""
 
+    number: int
     id: str
     digest: bytes | None
     queues: bytes | None = None
-    first: int = 0
     copies: int = 0
     going: int = 0
     kept: int = 0
@@ -92,6 +93,10 @@ class _Envelope(msgspec.Struct, array_like=True):
     join: str | None
     keep_result: float | None
 
+
+_NEXT: Final = """
+SELECT 1 + max((SELECT coalesce(max(seq), 0) FROM copies), (SELECT coalesce(max(number), 0) FROM ids))
+"""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _ENVELOPE: Final = msgspec.msgpack.Decoder(_Envelope)
@@ -153,6 +158,10 @@ def delivery(copy: Copy, envelope: bytes, body: bytes) -> Delivery:
     )
 
 
+def _shorten(id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=6).digest(), "big", signed=True)
+
+
 def chosen(db: sqlite3.Connection, select: str, first: Sequence[Any], values: Iterable[Any]) -> Iterator[Any]:
     """The rows of a SELECT that ends in `IN`, for any number of values, by statements that are prepared once."""
     left = iter(values)
@@ -183,9 +192,11 @@ class Rows:
     def learn(self, ids: Iterable[str]) -> None:
         """Read what is known of these at once."""
         missing = [name for name in dict.fromkeys(ids) if name not in self._known]
-        self._known.update(dict.fromkeys(missing))
-        for row in chosen(self.db, f"SELECT {_KNOWN} FROM ids WHERE id IN", (), missing):
-            self._known[row[0]] = Known(*row)
+        wanted = set(missing)
+        self._known.update(dict.fromkeys(wanted))
+        for row in chosen(self.db, f"SELECT {_KNOWN} FROM ids WHERE short IN", (), map(_shorten, missing)):
+            if row[1] in wanted:  # another id may be shortened to the same
+                self._known[row[1]] = Known(*row)
 
     def known(self, id: str) -> Known | None:
         """What is known of a message."""
@@ -258,7 +269,7 @@ class Rows:
     def next_seq(self, copies: int) -> int:
         """The next place in the order of publication, with room for so many."""
         if not self._next_seq:
-            (self._next_seq,) = self.db.execute("SELECT coalesce(max(seq), 0) + 1 FROM copies").fetchone()
+            (self._next_seq,) = self.db.execute(_NEXT).fetchone()
         self._next_seq += copies
         return self._next_seq - copies
 
@@ -295,7 +306,7 @@ class Rows:
     def copies_of(self, known: Known) -> list[Copy]:
         """All that are left of a message, in their order."""
         where = "c.id = ? AND c.seq BETWEEN ? AND ? AND NOT c.replayed"
-        first = self.find(where, known.id, known.first, known.first + known.copies - 1)
+        first = self.find(where, known.id, known.number, known.number + known.copies - 1)
         return first + self.find("c.id = ? AND c.replayed = 1 ORDER BY c.seq", known.id)
 
     def dead(self, number: int) -> Copy | None:
@@ -361,14 +372,14 @@ class Rows:
         self.flush()
         if self._introduced:
             self.db.executemany(
-                f"INSERT OR REPLACE INTO ids ({_KNOWN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [msgspec.structs.astuple(known) for known in self._introduced.values()],
+                f"INSERT OR REPLACE INTO ids (short, {_KNOWN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(_shorten(known.id), *msgspec.structs.astuple(known)) for known in self._introduced.values()],
             )
             self._introduced.clear()
         if self._changed:
             self.db.executemany(
-                "UPDATE ids SET going = ?, kept = ?, failed = ?, cancelled = ?, until = ? WHERE id = ?",
-                [(it.going, it.kept, it.failed, it.cancelled, it.until, it.id) for it in self._changed.values()],
+                "UPDATE ids SET going = ?, kept = ?, failed = ?, cancelled = ?, until = ? WHERE number = ?",
+                [(it.going, it.kept, it.failed, it.cancelled, it.until, it.number) for it in self._changed.values()],
             )
             self._changed.clear()
         if self._lines:

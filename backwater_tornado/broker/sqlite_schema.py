@@ -3,6 +3,10 @@
 A message is one row of `ids` (what is remembered of it, when it is long gone), and for each queue that it is in one of
 `copies` (what changes) and one of `contents` (what does not, and may be large). `seq` is its place in the order of
 publication. The indexes are partial, so that each holds only what somebody looks for in it.
+
+Ids come in no order, so each one that is written touches another page of its index. Therefore the index is of short
+numbers made from the ids (ten times as many to a page), and all else of a message is written where its neighbours in
+time are.
 """
 
 from __future__ import annotations
@@ -40,15 +44,18 @@ CREATE TABLE receivers (queue TEXT, session TEXT, PRIMARY KEY (queue, session)) 
 CREATE INDEX receivers_of_session ON receivers (session);
 
 CREATE TABLE ids (
-    id TEXT PRIMARY KEY, digest BLOB,  -- NULL: it was cancelled, and has yet to come
-    queues BLOB,
-    first INTEGER NOT NULL, copies INTEGER NOT NULL,  -- their places: so many, one after the other
+    number INTEGER PRIMARY KEY,  -- the place of its first copy; the others come next
+    short INTEGER NOT NULL,  -- for the id
+    id TEXT NOT NULL,
+    digest BLOB,  -- NULL: it was cancelled, and has yet to come
+    queues BLOB, copies INTEGER NOT NULL,
     going INTEGER NOT NULL,  -- copies that have not ended
     kept INTEGER NOT NULL,  -- copies that are here, the dead ones too
     failed INTEGER NOT NULL DEFAULT 0,
     cancelled BLOB, unique_key TEXT, part_of TEXT,
     until REAL  -- when nothing is here any more: how long it is remembered
-) WITHOUT ROWID;
+);
+CREATE INDEX ids_short ON ids (short);
 CREATE INDEX ids_until ON ids (until) WHERE until IS NOT NULL;
 
 CREATE TABLE copies (
