@@ -68,6 +68,7 @@ CREATE TABLE copies (
 );
 CREATE INDEX ready ON copies (queue, rank, seq) WHERE state = 0;
 CREATE INDEX delayed ON copies (due) WHERE state = 1;
+CREATE INDEX delayed_of_queue ON copies (queue, due, seq) WHERE state = 1;
 CREATE INDEX leased ON copies (session, token) WHERE state = 2;
 CREATE INDEX expiring ON copies (expires) WHERE expires IS NOT NULL AND state < 2;
 CREATE INDEX replayed ON copies (id) WHERE replayed = 1;

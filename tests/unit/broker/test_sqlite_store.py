@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from backwater_tornado.broker import sqlite_rows
+from backwater_tornado.broker.sqlite_file import migrate
 from backwater_tornado.broker.sqlite_schema import MIGRATIONS
 from backwater_tornado.broker.sqlite_store import SqliteStore
 from backwater_tornado.broker.values import (
@@ -65,7 +66,7 @@ def poll(store: SqliteStore, credit: int = 100, confirmed: int = 0) -> list[str]
 
 def test_a_file_of_the_first_version_is_opened(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
-        db.executescript(f"BEGIN; {MIGRATIONS[0]}; PRAGMA application_id = 1652908658; PRAGMA user_version = 1; COMMIT")
+        migrate(db, 1, MIGRATIONS[0])
     with closing(SqliteStore(path)) as store:
         store.declare([Queue("q")], NOW)
     with closing(sqlite3.connect(path)) as db:
@@ -88,6 +89,9 @@ def busy(store: SqliteStore) -> None:
     each = [publication(str(number), unique=f"u{number}", keep_result=9.0, join="j") for number in range(70)]
     store.publish([*each, publication("late", not_before=NOW + 1), publication("old", expires=NOW + 1)], NOW, [join])
     store.publish([Publication(Message(f"f{number}", b"x"), "", "x") for number in range(7)], NOW)
+    store.declare([Queue("later", max_length=1, overflow="drop_head")], NOW)
+    store.publish([publication(f"later{number}", "later", not_before=NOW + 9) for number in range(3)], NOW)
+    store.purge("later", NOW)
     for verdict in Verdict:
         batch, _ = store.receive("s", Poll((("q", 10), ("r", 1)), 10, 10**9, ()), NOW)
         settlements = [Settlement(it.token, verdict, OK, replacement=it.message) for it in batch.deliveries[:-1]]
@@ -128,14 +132,13 @@ def test_no_statement_walks_through_a_table_that_grows(store: SqliteStore, path:
         for statement in sorted(statements):
             if not statement.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH")):
                 continue
-            for *_, step in db.execute(f"EXPLAIN QUERY PLAN {statement}"):
+            for *_, step in db.execute(f"EXPLAIN QUERY PLAN {statement.replace('-Inf', '-9e999')}"):
                 words = step.split()
                 if words[0] == "SCAN" and words[1] in LARGE:
                     walks.append((step, statement))
-                if "TEMP B-TREE" in step and "token" not in statement:
+                if "TEMP B-TREE" in step and "entries" not in statement:  # of which there are few
                     walks.append((step, statement))
-    allowed = "ORDER BY token"  # of all that is leased: as much as is asked for
-    assert [walk for walk in walks if allowed not in walk[1]] == []
+    assert walks == []
     assert len(statements) > 100
 
 
@@ -143,10 +146,10 @@ def test_no_statement_walks_through_a_table_that_grows(store: SqliteStore, path:
 
 
 def test_ids_that_are_shortened_to_the_same_are_told_apart(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_rows, "_shorten", lambda id: 7)
+    monkeypatch.setattr(sqlite_rows, "_shorten", lambda name: 7)
     ids = [str(number) for number in range(5)]
-    assert {it.state for it in store.publish([publication(id) for id in ids], NOW)[0]} == {PublishState.ACCEPTED}
-    assert {it.state for it in store.publish([publication(id) for id in ids], NOW)[0]} == {PublishState.DUPLICATE}
+    assert {it.state for it in store.publish([publication(name) for name in ids], NOW)[0]} == {PublishState.ACCEPTED}
+    assert {it.state for it in store.publish([publication(name) for name in ids], NOW)[0]} == {PublishState.DUPLICATE}
     assert store.publish([publication("3", body=b"y"), publication("new")], NOW)[0] == [
         Published(PublishState.REFUSED, reason="id_of_another_message"),
         Published(PublishState.ACCEPTED, ("q",)),
