@@ -8,7 +8,6 @@ Rule: values only; what is done with them is the store's (`store`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -316,6 +315,3 @@ class Effects(msgspec.Struct, frozen=True):
 
     def __or__(self, other: Effects) -> Effects:
         return Effects(self.queues | other.queues, self.results | other.results, self.sessions | other.sessions)
-
-
-Totals = Mapping[str, int]
