@@ -187,9 +187,13 @@ class SqliteFile:
             check_same_thread=False,  # there are locks
             cached_statements=512,
         )
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute(f"PRAGMA cache_size = -{_CACHE}")
-        db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+        try:
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA cache_size = -{_CACHE}")
+            db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+        except BaseException:
+            db.close()
+            raise
         return db
 
     # Opening

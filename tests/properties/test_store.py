@@ -422,8 +422,9 @@ class Histories(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
 def test_every_history_ends_as_the_model_says(kind: StoreKind) -> None:
     machine = type("Machine", (Histories,), {"kind": kind})
-    bounded = settings(max_examples=150, stateful_step_count=40)
+    bounded = settings(max_examples=100, stateful_step_count=40)
     run_state_machine_as_test(machine, settings=bounded)

@@ -102,9 +102,12 @@ def test_a_newer_file_is_refused_and_left_as_it_is(path: Path) -> None:
 @pytest.mark.parametrize("content", [b"not a database, and longer than its header would be" * 10, b"short"])
 def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match="not a database"):
+    with pytest.raises(ConfigurationError, match="not a database") as raised:
         SqliteFile(path, [FIRST])
     assert path.read_bytes() == content
+    # Not even while somebody has the error, and with it the frames that were left.
+    assert raised.tb is not None
+    assert path not in [each.resolve() for each in Path("/proc/self/fd").iterdir()]
 
 
 def test_anothers_database_is_refused_and_left_as_it_is(path: Path) -> None:
