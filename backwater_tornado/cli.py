@@ -238,17 +238,22 @@ def call(url: str, module: str, function: str, config: str | None, **flags: Any)
     settings = load("call", flags, config)
     own = {name: value for name, value in settings.given(CallOptions).items() if name != "timeout"}
     options = settings.given(ClientOptions, Limits)
-    if settings["wire"] == "erlang" or url.startswith("erlang+"):
-        options["terms"] = terms = ErlangTerms(none=settings["erlang_none"])
-        with Client(url, read_keys(settings["secret_file"]), **options) as client:
-            value = client.with_options(**own).call(module, function, *read_terms(words, keywords, terms.none))
-        show_term(value, none=terms.none, as_json=as_json)
-        return OK
-    args, kwargs = read_arguments(words, keywords)
+    erlang, none = _is_erlang(url, settings), settings["erlang_none"]
+    if erlang:
+        options["terms"] = ErlangTerms(none=none)
+    args, kwargs = (read_terms(words, keywords, none), {}) if erlang else read_arguments(words, keywords)
     with Client(url, read_keys(settings["secret_file"]), **options) as client:
         value = client.with_options(**own).call(module, function, *args, **kwargs)
-    show_value(value, as_json=as_json)
+    if erlang:
+        show_term(value, none=none, as_json=as_json)
+    else:
+        show_value(value, as_json=as_json)
     return OK
+
+
+def _is_erlang(url: str, settings: Settings) -> bool:
+    """Whether it is a node of Erlang's backwater that is spoken to."""
+    return settings["wire"] == "erlang" or url.startswith("erlang+")
 
 
 # doctor --------------------------------------------------------------------------------------------------------------
@@ -269,7 +274,7 @@ def doctor(url: str, as_json: bool, config: str | None, **flags: Any) -> int:
       backwater doctor https://dc1.example:8443 --ca-file ca.pem --json
     """  # noqa: D301 - click reads the escape
     settings = load("doctor", flags, config)
-    if settings["wire"] == "erlang" or url.startswith("erlang+"):
+    if _is_erlang(url, settings):
         raise InvalidOption("the doctor knows version 2 only; for a node of Erlang's backwater try `backwater call`")
     found: list[Finding] = []
     for finding in _findings(url, settings):

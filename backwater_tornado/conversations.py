@@ -67,8 +67,16 @@ class Conversation:
     """See the head of this module."""
 
     __slots__ = (
-        *("_batch", "_began", "_chunks", "_digest", "_exchange"),
-        *("_outlet", "_refused", "_service", "_task", "_wire"),
+        "_batch",
+        "_began",
+        "_chunks",
+        "_digest",
+        "_exchange",
+        "_outlet",
+        "_refused",
+        "_service",
+        "_task",
+        "_wire",
     )
 
     def __init__(self, service: Service, outlet: Outlet) -> None:

@@ -231,7 +231,7 @@ class Dispatcher:
         self._deadlines.add(run)
         most = run.function.options.max_concurrency
         if most is not None:
-            places = self._places.setdefault(_same_for_all(run.function.call), Places(most))
+            places = self._places.setdefault(_function_key(run.function.call), Places(most))
             if not places.free:
                 places.waiting.append(run)
                 return
@@ -282,7 +282,7 @@ class Dispatcher:
 
     def _expire(self, run: Run) -> None:
         """The deadline: the caller is told, a coroutine is cancelled. A thread cannot be; its function runs on."""
-        places = self._places.get(_same_for_all(run.function.call))
+        places = self._places.get(_function_key(run.function.call))
         queued = places is not None and run in places.waiting
         error = DeadlineExceeded("the deadline passed " + ("before a place was free" if queued else "while it ran"))
         self._answer(run, run.form.encode_problem(error))
@@ -296,7 +296,7 @@ class Dispatcher:
     def _end(self, run: Run, answer: Recorded) -> None:
         """The function has ended."""
         self._answer(run, answer)
-        places = self._places.get(_same_for_all(run.function.call))
+        places = self._places.get(_function_key(run.function.call))
         if places is not None:
             places.free += 1
             if places.waiting:
@@ -331,6 +331,6 @@ class Dispatcher:
                     waiter.set_result(None)
 
 
-def _same_for_all(call: Callable[..., Any]) -> object:
+def _function_key(call: Callable[..., Any]) -> object:
     """What stands for a function in all exposures of it: each of them binds the methods of an object anew."""
     return (id(call.__self__), call.__func__) if isinstance(call, MethodType) else id(call)

@@ -194,10 +194,10 @@ def _read_endpoints(endpoints: object, wire: str) -> tuple[set[str], list[Target
     """The wires that endpoints speak, and the targets that they are."""
     wires: set[str] = set()
     targets: list[Target] = []
-    for each in _listed(endpoints):
-        marked = isinstance(each, str) and each.startswith(_ERLANG)
-        wires.add("erlang" if marked else wire)
-        targets.append(Target(Endpoint.parse(each[len(_ERLANG) :] if marked and isinstance(each, str) else each)))
+    for given in _listed(endpoints):
+        plain = given.removeprefix(_ERLANG) if isinstance(given, str) else given
+        wires.add(wire if plain == given else "erlang")
+        targets.append(Target(Endpoint.parse(plain)))
     return wires, targets
 
 

@@ -133,13 +133,13 @@ def _plain(value: Any, none: str) -> Any:
         case list() | tuple():
             return [_plain(each, none) for each in value]
         case dict():
-            return {
-                str(key) if isinstance(key := _plain(name, none), str) else format_term(name, none=none): _plain(
-                    each, none
-                )
-                for name, each in value.items()
-            }
+            return {_plain_key(name, none): _plain(each, none) for name, each in value.items()}
     return format_term(value, none=none)
+
+
+def _plain_key(name: Any, none: str) -> str:
+    plain = _plain(name, none)
+    return plain if isinstance(plain, str) else format_term(name, none=none)
 
 
 # The doctor ----------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class StoreKind:
     survives: bool = False
 
 
-class Grouped:
+class SharedTransactions:
     """Each operation of a store as part of a transaction, together with others that do nothing and one that fails."""
 
     def __init__(self, store: SqliteStore) -> None:
@@ -76,7 +76,7 @@ class Grouped:
 
 
 def grouped(path: Path, remember: float) -> Store:
-    return cast("Store", Grouped(SqliteStore(path, remember)))
+    return cast("Store", SharedTransactions(SqliteStore(path, remember)))
 
 
 STORES = [

@@ -22,7 +22,7 @@ from backwater_tornado.errors import ErlangError
 from backwater_tornado.exposure import Exposed
 from backwater_tornado.options import ErlangOptions
 from backwater_tornado.testing import RunningServer, running_server
-from tests.erlang_wire import (
+from tests.erlang.wire import (
     SECRET,
     TYPE,
     Answer,

@@ -43,8 +43,8 @@ from backwater_tornado.protocol.erlang.terms import Atom, Charlist
 from backwater_tornado.protocol.keys import Key
 from backwater_tornado.protocol.messages import HttpResponse
 from backwater_tornado.protocol.sealing import GATEWAY_STATUSES, Sealed, Stamp
-from tests import erlang_wire
-from tests.erlang_wire import SECRET, TYPE
+from tests.erlang import wire as erlang_wire
+from tests.erlang.wire import SECRET, TYPE
 from tests.wire import NOW, outgoing
 
 KEY = Key(SECRET, "erlang")

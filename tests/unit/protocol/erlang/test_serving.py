@@ -30,8 +30,8 @@ from backwater_tornado.protocol.memory import CallId, Recorded
 from backwater_tornado.protocol.messages import Call
 from backwater_tornado.protocol.serving import Exchange
 from backwater_tornado.protocol.signatures import RequestHead
-from tests import erlang_wire
-from tests.erlang_wire import SECRET, fields_of, signed
+from tests.erlang import wire as erlang_wire
+from tests.erlang.wire import SECRET, fields_of, signed
 from tests.wire import NOW, serving_of
 
 ADD = encode_term([1, 2])

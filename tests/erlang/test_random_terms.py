@@ -9,13 +9,10 @@ import pytest
 from backwater_tornado.protocol.erlang.decoding import decode_term
 from backwater_tornado.protocol.erlang.encoding import encode_term
 from backwater_tornado.protocol.erlang.notation import format_term, parse_term
-from tests.erlang_terms import Rewritten, escript, find_differences, write_terms
+from tests.erlang.random_terms import Rewritten, find_differences, write_terms
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(escript() is None, reason="no Erlang is installed"),
-]
+# The VM itself is not asked: the fixture installs Erlang where that is possible, or skips.
+pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("erlang")]
 
 
 @pytest.mark.parametrize("none", ["undefined", "nil"])
