@@ -179,7 +179,8 @@ class Broker:
     @expose(idempotent=True)
     async def publish(self, publications: list[Publication], joins: list[Join] | None = None) -> list[Published]:
         """Route messages into queues; when this returns they are safe. Each has its own answer, in order."""
-        self._check_publish(publication.exchange or publication.routing_key for publication in publications)
+        joined = [each for join in joins or () for each in (join.then, join.otherwise) if each is not None]
+        self._check_publish([*publications, *joined])
         found, effects = await self._performer.perform(
             lambda store: store.publish(publications, self._clock(), joins or ())
         )
@@ -242,11 +243,7 @@ class Broker:
     @expose(idempotent=True)
     async def settle(self, session: str, settlements: list[Settlement]) -> list[SettleState]:
         """End deliveries of a session, or tell of them; each has its own answer, in order."""
-        self._check_publish(
-            publication.exchange or publication.routing_key
-            for settlement in settlements
-            for publication in settlement.then
-        )
+        self._check_publish(publication for settlement in settlements for publication in settlement.then)
         named = self._named(session)
         found, effects = await self._performer.perform(lambda store: store.settle(named, settlements, self._clock()))
         self._wake(effects)
@@ -304,13 +301,16 @@ class Broker:
     @expose(idempotent=True)
     async def dead_letters(self, queue: str | None = None, after: int = 0, limit: int = 100) -> list[DeadLetter]:
         """Messages put aside, in order; the next page is `after` the last number."""
-        self._check_consume([queue] if queue is not None else ["*"])
+        if queue is None:
+            self._check_all()
+        else:
+            self._check_consume([queue])
         return await self._performer.perform(lambda store: store.dead_letters(queue, after, min(limit, MAX_CREDIT)))
 
     @expose(idempotent=True)
     async def replay(self, numbers: list[int]) -> int:
         """Put dead letters back into their queues; gives how many were there."""
-        self._check_consume(["*"])
+        self._check_all()
         count, effects = await self._performer.perform(lambda store: store.replay(numbers, self._clock()))
         self._wake(effects)
         return count
@@ -318,7 +318,7 @@ class Broker:
     @expose(idempotent=True)
     async def drop(self, numbers: list[int]) -> int:
         """Drop dead letters for good; gives how many were there."""
-        self._check_consume(["*"])
+        self._check_all()
         count, effects = await self._performer.perform(lambda store: store.drop(numbers, self._clock()))
         self._wake(effects)
         return count
@@ -387,10 +387,16 @@ class Broker:
         """A session as the store knows it: with its owner in front, so that nobody can name another's."""
         return f"{self._caller()}\n{session}"
 
-    def _check_publish(self, names: Iterable[str]) -> None:
+    def _check_publish(self, publications: Iterable[Publication]) -> None:
+        """By the queue that a publication names or, if it names one, by its exchange."""
         if self._scopes is not None:
-            scopes = self._scopes(self._caller())
-            _check(names, scopes.allows_publish, "publish to")
+            names = (each.exchange or each.routing_key for each in publications)
+            _check(names, self._scopes(self._caller()).allows_publish, "publish to")
+
+    def _check_all(self) -> None:
+        """For what is not of one queue: a pattern that happens to fit a name is not enough."""
+        if self._scopes is not None and "*" not in self._scopes(self._caller()).consume:
+            raise QueueNotInScope("the key may not receive from every queue")
 
     def _check_consume(self, names: Iterable[str]) -> None:
         if self._scopes is not None:

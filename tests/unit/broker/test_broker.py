@@ -16,6 +16,7 @@ from backwater_tornado.broker.store import Store
 from backwater_tornado.broker.values import (
     Batch,
     Delivery,
+    Join,
     Message,
     Outcome,
     Poll,
@@ -381,12 +382,17 @@ def as_caller(key_id: str) -> None:
 
 SCOPES = {
     "producer": Scopes(publish=("jobs",), consume=()),
-    "worker": Scopes(publish=(), consume=("jobs", "reply.*")),
+    "worker": Scopes(publish=("free",), consume=("jobs", "reply.*")),
     "other": Scopes(),
 }
 
 
-@pytest.mark.parametrize("verb", ["publish", "settle", "receive", "declare", "purge", "delete", "replay", "dead"])
+VERBS = ("publish", "join", "settle", "receive", "declare", "purge", "delete", "replay", "drop", "dead", "dead of one")
+#: What only who may receive may do.
+RECEIVING = VERBS[3:]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_a_key_does_only_what_its_scopes_allow(verb: str) -> None:
     async def test(broker: Broker, clock: Clock) -> None:
         as_caller("producer")
@@ -394,17 +400,19 @@ def test_a_key_does_only_what_its_scopes_allow(verb: str) -> None:
         as_caller("worker")
         await broker.open_session("w")
         (held,) = (await broker.receive("w", WANT)).deliveries
-        allowed = "producer" if verb in ("receive", "declare", "purge", "delete", "replay", "dead") else "worker"
-        as_caller(allowed)
+        as_caller("producer" if verb in RECEIVING else "worker")
         attempts: dict[str, Callable[[], Awaitable[object]]] = {
             "publish": lambda: broker.publish([job("b")]),
+            "join": lambda: broker.publish([], [Join("j", 1, job("b", "free"), job("c"))]),
             "settle": lambda: broker.settle("w", [Settlement(held.token, then=(job("c"),))]),
             "receive": lambda: broker.receive("w", WANT),
             "declare": lambda: broker.declare([], [Queue("more")], []),
             "purge": lambda: broker.purge("jobs"),
             "delete": lambda: broker.delete([], ["jobs"], []),
             "replay": lambda: broker.replay([1]),
+            "drop": lambda: broker.drop([1]),
             "dead": lambda: broker.dead_letters(),
+            "dead of one": lambda: broker.dead_letters("jobs"),
         }
         with pytest.raises(QueueNotInScope):
             await attempts[verb]()
@@ -413,6 +421,19 @@ def test_a_key_does_only_what_its_scopes_allow(verb: str) -> None:
         assert (stats.leased, stats.ready) == (1, 0)
 
     brokering(test, SCOPES.__getitem__, "other")
+
+
+def test_the_dead_of_all_queues_are_for_those_who_may_receive_from_all() -> None:
+    """And not for a pattern that fits the star itself."""
+
+    async def test(broker: Broker, clock: Clock) -> None:
+        assert await broker.dead_letters() == []
+        as_caller("short")
+        with pytest.raises(QueueNotInScope):
+            await broker.dead_letters()
+
+    scopes = {"other": Scopes(), "short": Scopes(consume=("?", "[*]"))}
+    brokering(test, scopes.__getitem__, "other")
 
 
 def test_nobody_uses_the_session_of_another_key() -> None:
