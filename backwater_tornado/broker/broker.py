@@ -179,7 +179,7 @@ class Broker:
     @expose(idempotent=True)
     async def publish(self, publications: list[Publication], joins: list[Join] | None = None) -> list[Published]:
         """Route messages into queues; when this returns they are safe. Each has its own answer, in order."""
-        joined = [each for join in joins or () for each in (join.then, join.otherwise) if each is not None]
+        joined = [each for join in joins or () for each in (*join.then, *(join.otherwise or ()))]
         self._check_publish([*publications, *joined])
         found, effects = await self._performer.perform(
             lambda store: store.publish(publications, self._clock(), joins or ())

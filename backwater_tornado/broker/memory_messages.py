@@ -21,7 +21,7 @@ from .memory_dead import DeadLetters
 from .memory_queue import Copy, Known, Line, Place
 from .memory_results import Joins, Results
 from .memory_topology import Topology
-from .values import Effects, Join, Message, Outcome, Publication, Published, PublishState, Queue, Result
+from .values import Effects, Join, Message, Outcome, Publication, Published, PublishState, Queue, Result, replaced
 
 DROPPED: Final = Outcome("dropped", failed=True)
 _NOTHING: Final = Effects()
@@ -160,7 +160,7 @@ class Messages:
     def _introduce(self, known: Known, publication: Publication) -> Known:
         message = publication.message
         known.content = content_of(publication)
-        known.join, known.unique = message.join, message.unique
+        known.joins, known.unique = message.joins, message.unique
         self._known[known.id] = known
         return known
 
@@ -248,7 +248,7 @@ class Messages:
             self.bury(line, copy, "max_deliveries", now, touched)
         elif replacement is not None or delay > 0:
             if replacement is not None:
-                copy.message, copy.count = replace(replacement, id=known.id), 0
+                copy.message, copy.count = replaced(copy.message, replacement), 0
             copy.due = now + delay
             self._enter(line, copy, now)
         else:
@@ -316,12 +316,12 @@ class Messages:
             self._count(known, known.failed, now)
 
     def _count(self, known: Known, failed: bool, now: float) -> None:
-        """A message has ended: free its key, count it for its join."""
+        """A message has ended: free its key, count it for its joins."""
         holder = self._unique.get(known.unique) if known.unique is not None else None
         if known.unique is not None and holder is not None and holder[0] is known:
             del self._unique[known.unique]
-        if known.join is not None:
-            self._publish_later(self.joins.count(known.join, known.id, failed, now))
+        for join in known.joins:
+            self._pending.extend(self.joins.count(join, known.id, failed, now))
 
     def cancel(self, id: str, outcome: Outcome, now: float, touched: Touched) -> None:
         """See `Store.cancel`, for one."""
@@ -346,11 +346,7 @@ class Messages:
 
     def join(self, join: Join, now: float) -> None:
         """Begin to wait for a join's members."""
-        self._publish_later(self.joins.add(join, now))
-
-    def _publish_later(self, publication: Publication | None) -> None:
-        if publication is not None:
-            self._pending.append(publication)
+        self._pending.extend(self.joins.add(join, now))
 
     def follow_up(self, publications: Iterable[Publication], now: float, touched: Touched) -> None:
         """Publish these, and what has come together meanwhile; nobody can be told of a refusal."""

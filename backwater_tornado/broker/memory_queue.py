@@ -32,7 +32,7 @@ class Place(IntEnum):
 class Known:
     """What is known of a publication, as long as its id is remembered; shared by its copies."""
 
-    __slots__ = ("cancelled", "content", "copies", "failed", "id", "join", "open", "queues", "unique")
+    __slots__ = ("cancelled", "content", "copies", "failed", "id", "joins", "open", "queues", "unique")
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -45,7 +45,7 @@ class Known:
         self.failed = False
         #: With this outcome, if it is.
         self.cancelled: Outcome | None = None
-        self.join: str | None = None
+        self.joins: tuple[str, ...] = ()
         self.unique: str | None = None
 
 

@@ -5,7 +5,7 @@ Rule: told that something has ended, they say what follows from it; they neither
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -80,25 +80,25 @@ class Joins:
         self._expiring: Alarms[str] = Alarms()
         self._forgetting: Alarms[str] = Alarms()
 
-    def add(self, join: Join, now: float) -> Publication | None:
+    def add(self, join: Join, now: float) -> Sequence[Publication]:
         """Begin to wait, if it is new; gives what to publish if all has ended already."""
         tally = self._tally(join.id, now)
         if tally.join is not None:
-            return None
+            return ()
         tally.join = join
         self._forgetting.cancel(join.id)
         if join.expires is not None:
             self._expiring.set(join.id, join.expires)
         return self._together(tally, join, now)
 
-    def count(self, id: str, member: str, failed: bool, now: float) -> Publication | None:
+    def count(self, id: str, member: str, failed: bool, now: float) -> Sequence[Publication]:
         """A message has ended; gives what to publish if that was the last."""
         tally = self._tally(id, now)
         if tally.closed:
-            return None
+            return ()
         tally.members.add(member)
         tally.failed |= failed
-        return None if tally.join is None else self._together(tally, tally.join, now)
+        return () if tally.join is None else self._together(tally, tally.join, now)
 
     def sweep(self, now: float) -> None:
         """Close what did not come together in time, forget what was closed long ago."""
@@ -122,9 +122,9 @@ class Joins:
             self._forgetting.set(id, now + self._remember)
         return tally
 
-    def _together(self, tally: _Tally, join: Join, now: float) -> Publication | None:
+    def _together(self, tally: _Tally, join: Join, now: float) -> Sequence[Publication]:
         if len(tally.members) < join.size:
-            return None
+            return ()
         self._close(tally, join.id, now)
         return join.otherwise if tally.failed and join.otherwise is not None else join.then
 

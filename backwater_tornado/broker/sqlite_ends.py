@@ -6,7 +6,7 @@ Rule: told that something has ended, these say what follows from it; they neithe
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -96,7 +96,7 @@ class Joins:
         self._now: Final = now
         self._until: Final = now + remember
 
-    def add(self, join: Join) -> Publication | None:
+    def add(self, join: Join) -> Sequence[Publication]:
         """Begin to wait, if it is new; gives what to publish if all has ended already."""
         added = self._db.execute(
             "INSERT INTO joins (id, size, value, expires) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
@@ -104,14 +104,14 @@ class Joins:
             " WHERE size IS NULL AND NOT closed",
             (join.id, join.size, _encode(join), join.expires),
         )
-        return self._together(join.id) if added.rowcount > 0 else None
+        return self._together(join.id) if added.rowcount > 0 else ()
 
-    def count(self, id: str, member: str, failed: bool) -> Publication | None:
+    def count(self, id: str, member: str, failed: bool) -> Sequence[Publication]:
         """A message has ended; gives what to publish if that was the last."""
         self._db.execute("INSERT OR IGNORE INTO joins (id, until) VALUES (?, ?)", (id, self._until))
         (closed,) = self._db.execute("SELECT closed FROM joins WHERE id = ?", (id,)).fetchone()
         if closed or not self._db.execute("INSERT OR IGNORE INTO members VALUES (?, ?)", (id, member)).rowcount:
-            return None
+            return ()
         self._db.execute("UPDATE joins SET ended = ended + 1, failed = failed OR ? WHERE id = ?", (failed, id))
         return self._together(id)
 
@@ -123,12 +123,12 @@ class Joins:
             self._db.execute("DELETE FROM members WHERE part_of = ?", old)
             self._db.execute("DELETE FROM joins WHERE id = ?", old)
 
-    def _together(self, id: str) -> Publication | None:
+    def _together(self, id: str) -> Sequence[Publication]:
         value, failed = self._db.execute(
             "SELECT CASE WHEN ended >= size THEN value END, failed FROM joins WHERE id = ?", (id,)
         ).fetchone()
         if value is None:
-            return None
+            return ()
         self._close(id)
         join = _JOIN.decode(value)
         return join.otherwise if failed and join.otherwise is not None else join.then

@@ -18,16 +18,15 @@ import msgspec
 from msgspec.structs import replace
 
 from . import sqlite_ends as ends
-from .sqlite_rows import Copy, Known, Line, Rows, pack, unpack
+from .sqlite_rows import Copy, Known, Line, Rows, pack, pack_names, unpack, unpack_names
 from .sqlite_schema import DEAD, DELAYED, LEASED, PARKED, READY
-from .values import Effects, Join, Message, Outcome, Publication, Published, PublishState, Queue, Result
+from .values import Effects, Join, Message, Outcome, Publication, Published, PublishState, Queue, Result, replaced
 
 Reason = Literal["rejected", "expired", "max_deliveries", "parked", "dropped"]
 
 DROPPED: Final = Outcome("dropped", failed=True)
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_NAMES: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
 def digest_of(publication: Publication) -> bytes:
@@ -121,7 +120,7 @@ class Messages:
     def publish(self, publications: Sequence[Publication], joins: Sequence[Join]) -> list[Published]:
         """Route them; a full queue refuses."""
         for join in joins:
-            self._publish_later(self.joins.add(join))
+            self._pending.extend(self.joins.add(join))
         self.rows.learn(publication.message.id for publication in publications)
         return [self._publish(publication) for publication in publications]
 
@@ -131,7 +130,7 @@ class Messages:
         digest = digest_of(publication)
         if known is not None and known.digest is not None:
             if known.digest == digest:
-                return Published(PublishState.DUPLICATE, _NAMES.decode(known.queues) if known.queues else ())
+                return Published(PublishState.DUPLICATE, unpack_names(known.queues))
             return Published(PublishState.REFUSED, reason="id_of_another_message")
         if known is not None and known.cancelled is not None:
             self._arrive_ended(publication, digest, ends.unpack_outcome(known.cancelled))
@@ -148,8 +147,8 @@ class Messages:
             return Published(PublishState.REFUSED, reason="queue_full")
         ends.hold(rows.db, message.unique, message.id, message.unique_until)
         first = rows.next_seq(len(queues))
-        known = Known(first, message.id, digest, _encode(queues), len(queues), len(queues), len(queues))
-        known.unique_key, known.part_of = message.unique, message.join
+        known = Known(first, message.id, digest, pack_names(queues), len(queues), len(queues), len(queues))
+        known.unique_key, known.joins = message.unique, pack_names(message.joins)
         rows.introduce(known)
         envelope = pack(publication)
         for place, spec in enumerate(specs):
@@ -216,7 +215,7 @@ class Messages:
         cancelled = self.rows.known(message.id)
         number = self.rows.next_seq(1) if cancelled is None else cancelled.number
         known = Known(number, message.id, digest, until=self._until)
-        known.unique_key, known.part_of = message.unique, message.join
+        known.unique_key, known.joins = message.unique, pack_names(message.joins)
         self.rows.introduce(known)
         self._tell(message.id, message.keep_result, outcome, True)
         self._count(known, outcome.failed)
@@ -259,7 +258,7 @@ class Messages:
         else:
             publication = unpack(copy.id, *self.rows.content(copy))
             if replacement is not None:
-                publication = replace(publication, message=replace(replacement, id=copy.id))
+                publication = replace(publication, message=replaced(publication.message, replacement))
                 copy.count, copy.keep_result = 0, replacement.keep_result
                 self.rows.replace(copy, pack(publication), replacement.body)
             self._enter(copy, publication.message)
@@ -333,10 +332,10 @@ class Messages:
             self._count(known, bool(known.failed))
 
     def _count(self, known: Known, failed: bool) -> None:
-        """A message has ended: free its key, count it for its join."""
+        """A message has ended: free its key, count it for its joins."""
         ends.release(self.rows.db, known.unique_key, known.id)
-        if known.part_of is not None:
-            self._publish_later(self.joins.count(known.part_of, known.id, failed))
+        for join in unpack_names(known.joins):
+            self._pending.extend(self.joins.count(join, known.id, failed))
 
     def cancel(self, id: str, outcome: Outcome) -> None:
         """See `Store.cancel`, for one."""
@@ -364,10 +363,6 @@ class Messages:
                 self.end(copy, outcome, outcome.failed)
 
     # What follows
-
-    def _publish_later(self, publication: Publication | None) -> None:
-        if publication is not None:
-            self._pending.append(publication)
 
     def follow_up(self, publications: Iterable[Publication]) -> None:
         """Publish these, and what has come together meanwhile; nobody can be told of a refusal."""

@@ -24,7 +24,7 @@ _CHUNK: Final = 64
 COPY: Final = "c.seq, c.id, c.queue, c.state, c.rank, c.published, c.due, c.expires, c.keep_result, c.count, c.token"
 CONTENT: Final = "x.envelope, x.body"
 _COPIES: Final = f"SELECT {COPY} FROM copies c"
-_KNOWN: Final = "number, id, digest, queues, copies, going, kept, failed, cancelled, unique_key, part_of, until"
+_KNOWN: Final = "number, id, digest, queues, copies, going, kept, failed, cancelled, unique_key, joins, until"
 _LINE: Final = "name, deleted, expires, next_at, ready, delayed, leased, dead, published, delivered, acked"
 
 
@@ -41,7 +41,7 @@ class Known(msgspec.Struct):
     failed: int = 0
     cancelled: bytes | None = None
     unique_key: str | None = None
-    part_of: str | None = None
+    joins: bytes | None = None
     until: float | None = None
 
 
@@ -90,7 +90,7 @@ class _Envelope(msgspec.Struct, array_like=True):
     expires: float | None
     unique: str | None
     unique_until: float | None
-    join: str | None
+    joins: tuple[str, ...]
     keep_result: float | None
 
 
@@ -101,6 +101,7 @@ SELECT 1 + max((SELECT coalesce(max(seq), 0) FROM copies), (SELECT coalesce(max(
 _encode: Final = msgspec.msgpack.Encoder().encode
 _ENVELOPE: Final = msgspec.msgpack.Decoder(_Envelope)
 _QUEUE: Final = msgspec.msgpack.Decoder(Queue)
+_NAMES: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
 def pack(publication: Publication) -> bytes:
@@ -118,7 +119,7 @@ def pack(publication: Publication) -> bytes:
             message.expires,
             message.unique,
             message.unique_until,
-            message.join,
+            message.joins,
             message.keep_result,
         )
     )
@@ -138,10 +139,20 @@ def unpack(id: str, envelope: bytes, body: bytes) -> Publication:
         found.expires,
         found.unique,
         found.unique_until,
-        found.join,
+        found.joins,
         found.keep_result,
     )
     return Publication(message, found.routing_key, found.exchange)
+
+
+def pack_names(names: tuple[str, ...]) -> bytes | None:
+    """Names for a column; None for none."""
+    return _encode(names) if names else None
+
+
+def unpack_names(packed: bytes | None) -> tuple[str, ...]:
+    """The names again."""
+    return _NAMES.decode(packed) if packed is not None else ()
 
 
 def delivery(copy: Copy, envelope: bytes, body: bytes) -> Delivery:

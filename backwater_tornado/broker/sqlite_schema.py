@@ -52,7 +52,7 @@ CREATE TABLE ids (
     going INTEGER NOT NULL,  -- copies that have not ended
     kept INTEGER NOT NULL,  -- copies that are here, the dead ones too
     failed INTEGER NOT NULL DEFAULT 0,
-    cancelled BLOB, unique_key TEXT, part_of TEXT,
+    cancelled BLOB, unique_key TEXT, joins BLOB,
     until REAL  -- when nothing is here any more: how long it is remembered
 );
 CREATE INDEX ids_short ON ids (short);

@@ -21,10 +21,11 @@ The life of a message in one queue::
 * **Leases** hang on sessions. The last batch of a session is repeated until a poll confirms it, without what was
   settled meanwhile. A settlement with a token that has passed on is STALE, as is one by another session; one that was
   done before is DONE again, for `remember` seconds, whoever repeats it.
-* **Results** are written in the transaction of the settlement, as are what it publishes (`then`) and its counting for a
-  join; they are kept for the message's `keep_result` seconds. ACK and REJECT make them final, and a final result is
-  never changed (a replay drops it: the message runs anew). A message that ends with no outcome from a receiver, other
-  than by ACK, gets `Outcome(state=reason, failed=True)`: `rejected`, `expired`, `max_deliveries`, `dropped`.
+* **Results** are written in the transaction of the settlement, as are what it publishes (`then`), its counting for
+  joins, and what is published by joins that come together by it; they are kept for the message's `keep_result` seconds.
+  ACK and REJECT make them final, and a final result is never changed (a replay drops it: the message runs anew). A
+  message that ends with no outcome from a receiver, other than by ACK, gets `Outcome(state=reason, failed=True)`:
+  `rejected`, `expired`, `max_deliveries`, `dropped`.
 * **Cancelling** ends a waiting or parked message at once, with the outcome given, and marks a running one: if that
   comes back, it ends so too. One that has yet to come is accepted, into no queue, and ends at once.
 * **What the store publishes by itself** (`then` of settlements and joins, `plan`) has no publisher who could be told.
@@ -167,7 +168,7 @@ class Store(Protocol):
     def replay(self, numbers: Sequence[int], now: float) -> tuple[int, Effects]:
         """Put dead letters back at the end of their queues, undelivered, due and unexpired; gives how many were there.
 
-        Their results are dropped. One whose queue is gone stays, uncounted. A join counts it no second time; a unique
+        Their results are dropped. One whose queue is gone stays, uncounted. Joins count it no second time; a unique
         key is held again if it is free.
         """
         ...

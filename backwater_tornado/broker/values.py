@@ -96,10 +96,17 @@ class Message(msgspec.Struct, frozen=True):
     unique: str | None = None
     #: The key is free after this in any case.
     unique_until: float | None = None
-    #: The join that its end counts for.
-    join: str | None = None
+    #: The joins that its end counts for, once for each.
+    joins: tuple[str, ...] = ()
     #: How long its result is kept; None: it has none.
     keep_result: float | None = None
+
+
+def replaced(message: Message, by: Message) -> Message:
+    """Another message in the place of one: what others know it by stays."""
+    return msgspec.structs.replace(
+        by, id=message.id, unique=message.unique, unique_until=message.unique_until, joins=message.joins
+    )
 
 
 class Publication(msgspec.Struct, frozen=True):
@@ -111,7 +118,7 @@ class Publication(msgspec.Struct, frozen=True):
 
 
 class Join(msgspec.Struct, frozen=True):
-    """Publishes `then` once `size` different messages that name it have ended, however they ended.
+    """Publishes all of `then` once `size` different messages that name it have ended, however they ended.
 
     An ACK, and a cancelling, has failed if its outcome says so; whatever is put aside or dropped has failed. What is
     put aside has ended, unless it is parked. A message with several copies ends with the last of them, and has failed
@@ -120,9 +127,9 @@ class Join(msgspec.Struct, frozen=True):
 
     id: str
     size: int
-    then: Publication
-    #: Instead of `then` when one of them failed.
-    otherwise: Publication | None = None
+    then: tuple[Publication, ...]
+    #: Instead of `then` when one of them failed; None: `then` in any case.
+    otherwise: tuple[Publication, ...] | None = None
     #: Forgotten after this if it has not come together by then.
     expires: float | None = None
 
@@ -233,7 +240,7 @@ class Settlement(msgspec.Struct, frozen=True):
     outcome: Outcome | None = None
     #: For REQUEUE: not handed out again before so many seconds have passed.
     delay: float = 0.0
-    #: For REQUEUE: what goes back in its place, with the id, the unique key and the join of the first.
+    #: For REQUEUE: what goes back in its place, with the id, the unique key and the joins of the first.
     replacement: Message | None = None
     #: For REJECT and PARK.
     reason: str = ""

@@ -168,6 +168,69 @@ def test_a_unique_key_is_held_while_its_message_waits_or_runs(hand: Hand) -> Non
     assert hand.send(publication("3", unique="k")) == [HELD]
 
 
+@pytest.mark.parametrize(("outcome", "published"), [(OK, ["1st", "2nd", "3rd"]), (FAILED, ["4th", "5th"])])
+def test_a_join_publishes_all_of_its_publications(hand: Hand, outcome: Outcome, published: list[str]) -> None:
+    then = tuple(publication(name) for name in ("1st", "2nd", "3rd"))
+    otherwise = tuple(publication(name) for name in ("4th", "5th"))
+    hand.send(publication("1", joins=("j",)), joins=(Join("j", 1, then, otherwise),))
+    delivery = hand.one()
+    hand.reopen()
+    hand.settle(delivery, outcome=outcome)
+    hand.reopen()
+    assert hand.ids() == published
+
+
+def test_an_empty_otherwise_publishes_nothing(hand: Hand) -> None:
+    hand.send(publication("1", joins=("j",)), joins=(Join("j", 1, (publication("then"),), ()),))
+    hand.settle(hand.one(), outcome=FAILED)
+    assert hand.ids() == []
+    hand.send(publication("2", joins=("j",)), joins=(join(1),))
+    hand.settle(hand.one(), outcome=OK)
+    assert hand.ids() == []  # it has come together, with nothing to publish
+
+
+def test_a_message_may_count_for_several_joins(hand: Hand) -> None:
+    both = tuple(Join(name, size, (publication(f"then {name}"),)) for name, size in (("j", 1), ("k", 2)))
+    hand.send(publication("1", joins=("j", "k")), publication("2", joins=("k",)), joins=both)
+    first, second = hand.take()
+    assert first.message.joins == ("j", "k")
+    hand.reopen()
+    hand.settle(first)
+    assert hand.ids() == ["then j"]
+    hand.settle(second)
+    assert hand.ids() == ["then k"]
+
+
+def test_a_message_counts_once_for_a_join_that_it_names_twice(hand: Hand) -> None:
+    hand.send(publication("1", joins=("j", "j")), joins=(join(2),))
+    hand.settle(hand.one())
+    assert hand.ids() == []
+
+
+def test_a_repeated_publication_counts_once(hand: Hand) -> None:
+    for _ in range(2):
+        hand.send(publication("1", joins=("j", "k")), joins=(join(2),))
+    hand.settle(hand.one())
+    assert hand.send(publication("1", joins=("j", "k")), joins=(join(2),))[0].state is PublishState.DUPLICATE
+    assert hand.ids() == []
+
+
+def test_a_message_may_end_before_its_joins_are_known(hand: Hand) -> None:
+    hand.put("1", joins=("j", "k"))
+    hand.settle(hand.one(), outcome=FAILED)
+    hand.send(joins=(Join("k", 1, (publication("then k"),), ()), join(1)))
+    assert hand.ids() == ["otherwise"]
+
+
+def test_a_retry_counts_for_the_joins_of_the_first(hand: Hand) -> None:
+    hand.send(publication("1", joins=("j",), unique="u", unique_until=START + 5), joins=(join(1),))
+    hand.settle(hand.one(), Verdict.REQUEUE, replacement=Message("1", joins=("k",), unique="v", body=b"again"))
+    again = hand.one()
+    assert again.message == Message("1", b"again", joins=("j",), unique="u", unique_until=START + 5)
+    hand.settle(again)
+    assert hand.ids() == ["then"]
+
+
 @pytest.mark.parametrize("end", ["reject", "expire", "purge", "cancel", "delete"])
 def test_a_unique_key_is_free_after_any_end(hand: Hand, end: str) -> None:
     hand.queue("r")
@@ -241,11 +304,11 @@ def test_a_replayed_message_holds_its_key_again_if_it_is_free(hand: Hand) -> Non
 
 
 def join(size: int = 2, **more: object) -> Join:
-    return Join("j", size, publication("then"), publication("otherwise"), **more)  # type: ignore[arg-type]
+    return Join("j", size, (publication("then"),), (publication("otherwise"),), **more)  # type: ignore[arg-type]
 
 
 def test_a_join_publishes_once_all_have_ended(hand: Hand) -> None:
-    hand.send(publication("1", join="j"), publication("2", join="j"), publication("3"), joins=(join(),))
+    hand.send(publication("1", joins=("j",)), publication("2", joins=("j",)), publication("3"), joins=(join(),))
     first, second, third = hand.take()
     hand.settle(third)
     hand.settle(first)
@@ -257,7 +320,7 @@ def test_a_join_publishes_once_all_have_ended(hand: Hand) -> None:
 
 
 def test_a_failed_member_makes_it_otherwise(hand: Hand) -> None:
-    hand.send(publication("1", join="j"), publication("2", join="j"), joins=(join(),))
+    hand.send(publication("1", joins=("j",)), publication("2", joins=("j",)), joins=(join(),))
     first, second = hand.take()
     hand.settle(first, outcome=FAILED)
     hand.settle(second, outcome=OK)
@@ -265,7 +328,7 @@ def test_a_failed_member_makes_it_otherwise(hand: Hand) -> None:
 
 
 def test_without_otherwise_a_failure_makes_no_difference(hand: Hand) -> None:
-    hand.send(publication("1", join="j"), joins=(Join("j", 1, publication("then")),))
+    hand.send(publication("1", joins=("j",)), joins=(Join("j", 1, (publication("then"),)),))
     hand.settle(hand.one(), Verdict.REJECT)
     assert hand.ids() == ["then"]
 
@@ -273,7 +336,7 @@ def test_without_otherwise_a_failure_makes_no_difference(hand: Hand) -> None:
 @pytest.mark.parametrize("end", ["reject", "expire", "purge", "cancel", "max_deliveries", "delete"])
 def test_a_join_counts_every_kind_of_end(hand: Hand, end: str) -> None:
     hand.queue("r", max_deliveries=1)
-    hand.send(publication("1", "r", join="j", expires=START + 20), joins=(join(1),))
+    hand.send(publication("1", "r", joins=("j",), expires=START + 20), joins=(join(1),))
     if end == "reject":
         hand.settle(hand.one("s", "r"), Verdict.REJECT, Outcome("whatever"))
     elif end == "expire":
@@ -292,7 +355,7 @@ def test_a_join_counts_every_kind_of_end(hand: Hand, end: str) -> None:
 
 def test_a_message_counts_once_however_often_it_ends(hand: Hand) -> None:
     hand.declare(Exchange("x", "fanout"), Queue("r"), Binding("x", "q"), Binding("x", "r"))
-    hand.send(publication("1", exchange="x", join="j"), publication("2", "r", join="j"), joins=(join(),))
+    hand.send(publication("1", exchange="x", joins=("j",)), publication("2", "r", joins=("j",)), joins=(join(),))
     first, copy, second = hand.take("s", "q", "r")
     hand.settle(first, Verdict.REJECT)
     hand.replay(*hand.numbers())
@@ -310,7 +373,7 @@ def test_a_message_counts_once_however_often_it_ends(hand: Hand) -> None:
 
 
 def test_a_join_that_comes_after_its_members_comes_together_at_once(hand: Hand) -> None:
-    hand.put("1", "2", join="j")
+    hand.put("1", "2", joins=("j",))
     hand.settle(hand.one(), outcome=FAILED)
     hand.settle(hand.one())
     hand.reopen()
@@ -320,20 +383,20 @@ def test_a_join_that_comes_after_its_members_comes_together_at_once(hand: Hand) 
 
 
 def test_a_join_never_comes_together_twice(hand: Hand) -> None:
-    hand.put("1", "2", "3", join="j")
+    hand.put("1", "2", "3", joins=("j",))
     for delivery in hand.take(credit=2):
         hand.settle(delivery)
     for _ in range(2):
         hand.send(joins=(join(),))
     hand.settle(hand.one())
     assert hand.ids() == ["then"]
-    hand.send(joins=(Join("j", 1, publication("another")),))
+    hand.send(joins=(Join("j", 1, (publication("another"),)),))
     assert hand.ids() == []
 
 
 def test_a_join_of_a_known_id_is_left_as_it_is(hand: Hand) -> None:
-    hand.send(publication("1", join="j"), joins=(join(2),))
-    hand.send(joins=(Join("j", 1, publication("another")),))
+    hand.send(publication("1", joins=("j",)), joins=(join(2),))
+    hand.send(joins=(Join("j", 1, (publication("another"),)),))
     hand.settle(hand.one())
     assert hand.ids() == []
 
@@ -344,7 +407,7 @@ def test_a_join_of_nothing_comes_together_at_once(hand: Hand) -> None:
 
 
 def test_a_join_that_expires_never_comes_together(hand: Hand) -> None:
-    hand.send(publication("1", join="j"), joins=(join(1, expires=START + 10),))
+    hand.send(publication("1", joins=("j",)), joins=(join(1, expires=START + 10),))
     assert hand.store.next_due(hand.now) == START + 10
     hand.later(10)
     hand.settle(hand.one())
@@ -356,18 +419,18 @@ def test_joins_and_their_members_are_remembered_for_their_span(make_store: MakeS
     hand = make_store(remember=100.0)
     hand.queue()
     hand.open(ttl=10_000.0)
-    hand.put("1", join="early")
+    hand.put("1", joins=("early",))
     hand.settle(hand.one())
-    hand.send(publication("2", join="j"), joins=(join(1),))
+    hand.send(publication("2", joins=("j",)), joins=(join(1),))
     hand.settle(hand.one())
     assert hand.ids() == ["then"]
     hand.later(99)
     hand.send(joins=(join(0),))
     assert hand.ids() == []
     hand.later(2)
-    hand.send(joins=(Join("early", 1, publication("never")),))
+    hand.send(joins=(Join("early", 1, (publication("never"),)),))
     assert hand.ids() == []
-    hand.send(joins=(Join("j", 0, publication("anew")),))
+    hand.send(joins=(Join("j", 0, (publication("anew"),)),))
     assert hand.ids() == ["anew"]
 
 
@@ -375,7 +438,7 @@ def test_an_open_join_waits_as_long_as_it_takes(make_store: MakeStore) -> None:
     hand = make_store(remember=100.0)
     hand.queue()
     hand.open(ttl=10_000.0)
-    hand.put("1", "2", join="j")
+    hand.put("1", "2", joins=("j",))
     hand.settle(hand.one())
     hand.send(joins=(join(),))
     hand.later(500)
@@ -384,7 +447,7 @@ def test_an_open_join_waits_as_long_as_it_takes(make_store: MakeStore) -> None:
 
 
 def test_a_parked_member_has_not_ended(hand: Hand) -> None:
-    hand.send(publication("1", join="j"), joins=(join(1),))
+    hand.send(publication("1", joins=("j",)), joins=(join(1),))
     hand.settle(hand.one(), Verdict.PARK)
     assert hand.ids() == []
     hand.replay(*hand.numbers())
@@ -394,11 +457,36 @@ def test_a_parked_member_has_not_ended(hand: Hand) -> None:
 
 def test_joins_may_lead_to_joins_however_many(hand: Hand) -> None:
     size = 2_000
-    chain = [Join(str(n), 1, publication(str(n + 1), "nowhere", join=str(n + 1))) for n in range(size)]
-    last = Join(str(size), 1, publication("end"), publication("failed"))
-    hand.send(publication("0", join="0"), joins=(*chain, last))
-    hand.settle(hand.one())
+    chain = [Join(str(n), 1, (), (publication(str(n + 1), "nowhere", joins=(str(n + 1),)),)) for n in range(size)]
+    last = Join(str(size), 1, (publication("end"),), (publication("failed"),))
+    hand.send(publication("0", joins=("0",)), joins=(*chain, last))
+    hand.settle(hand.one(), outcome=FAILED)
     assert hand.ids() == ["failed"]
+
+
+def test_what_a_join_publishes_may_have_been_cancelled_and_counts_for_its_own_joins(hand: Hand) -> None:
+    hand.cancel("2", outcome=STOPPED)
+    then = publication("2", joins=("k", "l"), keep_result=100.0), publication("3")
+    last = (Join(name, 1, (), (publication(f"otherwise {name}"),)) for name in ("k", "l"))
+    hand.send(publication("1", joins=("j",)), joins=(Join("j", 1, then), *last))
+    hand.settle(hand.one(), outcome=OK)
+    assert hand.effects == Effects(queues=frozenset({"q"}), results=frozenset({"2"}))
+    assert hand.state("2") == STOPPED.state
+    assert hand.ids() == ["3", "otherwise k", "otherwise l"]
+
+
+def test_cancelled_messages_lead_from_join_to_join_however_many(hand: Hand) -> None:
+    size = 2_000
+    names = [str(number) for number in range(1, size + 1)]
+    hand.cancel(*names)
+    chain = [Join(name, 1, (publication(name, joins=(f"{name}+",)),)) for name in names]
+    links = [
+        Join(f"{name}+", 1, (), (publication(f"to {name}", "nowhere", joins=(after,)),))
+        for name, after in zip(names, [*names[1:], "end"], strict=True)
+    ]
+    hand.send(publication("0", joins=("1",)), joins=(*chain, *links, Join("end", 1, (), (publication("end"),))))
+    hand.settle(hand.one(), outcome=OK)
+    assert hand.ids() == ["end"]
 
 
 # Cancelling ----------------------------------------------------------------------------------------------------------
@@ -452,11 +540,11 @@ def test_a_cancelled_message_that_comes_back_ends_so(hand: Hand, way: str) -> No
 
 
 def test_what_has_yet_to_come_ends_as_it_comes(hand: Hand) -> None:
-    hand.send(joins=(Join("j", 1, publication("then"), publication("otherwise")),))
+    hand.send(joins=(Join("j", 1, (publication("then"),), (publication("otherwise"),)),))
     assert hand.cancel("1") == Effects()
     hand.cancel("1", outcome=OK)
     hand.reopen()
-    assert hand.send(publication("1", keep_result=100.0, join="j")) == [Published(PublishState.ACCEPTED)]
+    assert hand.send(publication("1", keep_result=100.0, joins=("j",))) == [Published(PublishState.ACCEPTED)]
     assert hand.effects == Effects(queues=frozenset({"q"}), results=frozenset({"1"}))
     assert hand.state("1") == "REVOKED"
     assert hand.send(publication("1")) == [Published(PublishState.DUPLICATE)]

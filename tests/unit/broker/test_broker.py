@@ -387,9 +387,22 @@ SCOPES = {
 }
 
 
-VERBS = ("publish", "join", "settle", "receive", "declare", "purge", "delete", "replay", "drop", "dead", "dead of one")
+VERBS = (
+    "publish",
+    "join",
+    "join otherwise",
+    "settle",
+    "receive",
+    "declare",
+    "purge",
+    "delete",
+    "replay",
+    "drop",
+    "dead",
+    "dead of one",
+)
 #: What only who may receive may do.
-RECEIVING = VERBS[3:]
+RECEIVING = VERBS[4:]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -403,7 +416,10 @@ def test_a_key_does_only_what_its_scopes_allow(verb: str) -> None:
         as_caller("producer" if verb in RECEIVING else "worker")
         attempts: dict[str, Callable[[], Awaitable[object]]] = {
             "publish": lambda: broker.publish([job("b")]),
-            "join": lambda: broker.publish([], [Join("j", 1, job("b", "free"), job("c"))]),
+            "join": lambda: broker.publish([], [Join("j", 1, (job("b", "free"), job("c")))]),
+            "join otherwise": lambda: broker.publish(
+                [], [Join("j", 1, (job("b", "free"),), (job("b", "free"), job("c")))]
+            ),
             "settle": lambda: broker.settle("w", [Settlement(held.token, then=(job("c"),))]),
             "receive": lambda: broker.receive("w", WANT),
             "declare": lambda: broker.declare([], [Queue("more")], []),

@@ -83,10 +83,10 @@ def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
 
 def busy(store: SqliteStore) -> None:
     """A little of everything that a store does."""
-    join = Join("j", 1, publication("then"), expires=NOW + 5)
+    join = Join("j", 1, (publication("then"),), expires=NOW + 5)
     exchange = [Exchange("x", "fanout"), Queue("r", max_length=5, overflow="drop_head", expires=9.0, message_ttl=9.0)]
     store.declare([*exchange, Binding("x", "q"), Binding("x", "r")], NOW)
-    each = [publication(str(number), unique=f"u{number}", keep_result=9.0, join="j") for number in range(70)]
+    each = [publication(str(number), unique=f"u{number}", keep_result=9.0, joins=("j",)) for number in range(70)]
     store.publish([*each, publication("late", not_before=NOW + 1), publication("old", expires=NOW + 1)], NOW, [join])
     store.publish([Publication(Message(f"f{number}", b"x"), "", "x") for number in range(7)], NOW)
     store.declare([Queue("later", max_length=1, overflow="drop_head")], NOW)
