@@ -21,7 +21,19 @@ from .memory_dead import DeadLetters
 from .memory_queue import Copy, Known, Line, Place
 from .memory_results import Joins, Results
 from .memory_topology import Topology
-from .values import Effects, Join, Message, Outcome, Publication, Published, PublishState, Queue, Result, replaced
+from .values import (
+    Effects,
+    Join,
+    Message,
+    Outcome,
+    Publication,
+    Published,
+    PublishState,
+    Queue,
+    Result,
+    replaced,
+    timed,
+)
 
 DROPPED: Final = Outcome("dropped", failed=True)
 _NOTHING: Final = Effects()
@@ -131,6 +143,7 @@ class Messages:
 
     def publish(self, publication: Publication, now: float, touched: Touched, forced: bool = False) -> Published:
         """Route it; `forced` past full queues."""
+        publication = timed(publication, now)
         message = publication.message
         known = self._known.get(message.id)
         if known is not None and known.content is not None:

@@ -20,7 +20,19 @@ from msgspec.structs import replace
 from . import sqlite_ends as ends
 from .sqlite_rows import Copy, Known, Line, Rows, pack, pack_names, unpack, unpack_names
 from .sqlite_schema import DEAD, DELAYED, LEASED, PARKED, READY
-from .values import Effects, Join, Message, Outcome, Publication, Published, PublishState, Queue, Result, replaced
+from .values import (
+    Effects,
+    Join,
+    Message,
+    Outcome,
+    Publication,
+    Published,
+    PublishState,
+    Queue,
+    Result,
+    replaced,
+    timed,
+)
 
 Reason = Literal["rejected", "expired", "max_deliveries", "parked", "dropped"]
 
@@ -125,6 +137,7 @@ class Messages:
         return [self._publish(publication) for publication in publications]
 
     def _publish(self, publication: Publication, forced: bool = False) -> Published:
+        publication = timed(publication, self.now)
         message, rows = publication.message, self.rows
         known = rows.known(message.id)
         digest = digest_of(publication)

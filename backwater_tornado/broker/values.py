@@ -115,6 +115,23 @@ class Publication(msgspec.Struct, frozen=True):
     message: Message
     routing_key: str
     exchange: str = DEFAULT_EXCHANGE
+    #: Seconds from its publication, by the broker's clock: until its `not_before`, and until it expires. What a join or
+    #: a settlement publishes is published then. They go before the message's own moments.
+    delay: float = 0.0
+    lifetime: float | None = None
+
+
+def timed(publication: Publication, now: float) -> Publication:
+    """A publication at the moment of it, with moments in place of spans."""
+    if not publication.delay and publication.lifetime is None:
+        return publication
+    message, delay, lifetime = publication.message, publication.delay, publication.lifetime
+    message = msgspec.structs.replace(
+        message,
+        not_before=now + delay if delay else message.not_before,
+        expires=message.expires if lifetime is None else now + lifetime,
+    )
+    return msgspec.structs.replace(publication, message=message, delay=0.0, lifetime=None)
 
 
 class Join(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from backwater_tornado.broker.values import (
@@ -382,6 +383,22 @@ def test_a_delayed_message_is_not_handed_out_before_it_is_due_and_then_in_its_pl
     hand.now += 0.2
     assert hand.store.sweep(hand.now).queues == {"q"}
     assert hand.ids() == ["late", "later"]
+
+
+def test_spans_are_counted_from_the_publication_by_the_stores_clock(hand: Hand) -> None:
+    both = msgspec.structs.replace(publication("1", not_before=START + 90, expires=START + 91), delay=5.0, lifetime=20.0)
+    then = msgspec.structs.replace(publication("2"), delay=3.0, lifetime=4.0)
+    hand.send(both)
+    assert hand.store.next_due(hand.now) == START + 5
+    hand.now += 5
+    first = hand.one()
+    assert (first.message.not_before, first.message.expires) == (START + 5, START + 20)
+    hand.now += 100
+    hand.settle(first, then=(then,))
+    assert hand.ids() == []
+    hand.later(3.0)
+    assert hand.store.next_due(hand.now) == START + 109
+    assert hand.ids() == ["2"]
 
 
 def test_what_is_due_is_received_before_it_is_swept(hand: Hand) -> None:
