@@ -17,6 +17,8 @@ The tree is split by what the caller can do about it::
         │   └── one class per code, see `WIRE_ERRORS`
         ├── RemoteError                     the function ran and raised
         │   └── ErlangError                 on a node of Erlang's backwater
+        ├── TaskError                       a task ended without a result of its function
+        │   ├── TaskRevoked, TaskExpired, TaskLost, TaskRejected, TaskNotRouted, UpstreamFailed, TimeLimitExceeded
         ├── ResultUnserializable, ResultTooLarge   it ran, and its result cannot travel
         └── InternalError                   the server failed by a fault of its own
 
@@ -343,6 +345,43 @@ class StorageFailed(StoreError):
     retryable = True
 
 
+# Tasks ---------------------------------------------------------------------------------------------------------------
+
+
+class TaskError(CallFailed):
+    """A task ended, and not by what its function gave or raised."""
+
+    code, status, title = "task_error", 500, "The task ended without a result"
+
+
+class TaskRevoked(TaskError):
+    code, status, title = "task_revoked", 410, "The task was revoked"
+
+
+class TaskExpired(TaskError):
+    code, status, title = "task_expired", 410, "The task had expired before a worker began it"
+
+
+class TaskLost(TaskError):
+    code, status, title = "task_lost", 500, "The workers that ran the task died, time and again"
+
+
+class TaskRejected(TaskError):
+    code, status, title = "task_rejected", 500, "The task was put aside, or dropped"
+
+
+class TaskNotRouted(TaskError):
+    code, status, title = "task_not_routed", 500, "No queue took the task"
+
+
+class UpstreamFailed(TaskError):
+    code, status, title = "upstream_failed", 424, "A task whose result it needs has failed"
+
+
+class TimeLimitExceeded(TaskError):
+    code, status, title = "time_limit_exceeded", 504, "The task ran longer than it may"
+
+
 # After the run -------------------------------------------------------------------------------------------------------
 
 
@@ -436,4 +475,5 @@ def _family(base: type[CallFailed]) -> list[type[CallFailed]]:
 WIRE_ERRORS: dict[str, type[CallFailed]] = {error.code: error for error in _family(Refused)}
 WIRE_ERRORS |= {OutcomeUnknown.code: OutcomeUnknown, DeadlineExceeded.code: DeadlineExceeded}
 WIRE_ERRORS |= {ResultUnserializable.code: ResultUnserializable, ResultTooLarge.code: ResultTooLarge}
+WIRE_ERRORS |= {error.code: error for error in _family(TaskError)}
 WIRE_ERRORS |= {InternalError.code: InternalError, RemoteError.code: RemoteError}

@@ -178,12 +178,16 @@ def expose(function: F | None = None, /, **options: Unpack[ExposeKeywords]) -> F
         InvalidExposure: this cannot be called remotely (a class, a generator), or was marked otherwise before.
         InvalidOption: an option is unknown or wrong.
     """
-    words: dict[str, Any] = dict(options)
-    own = {option: words.pop(option) for option in _OWN_OPTIONS if option in words}
-    checked = ExposeOptions(**own, task=words)
     frame = inspect.currentframe()
     caller = frame.f_back if frame is not None else None
-    module = caller.f_globals.get("__name__") if caller is not None else None
+    mark = make_marker(dict(options), caller.f_globals.get("__name__") if caller is not None else None)
+    return mark if function is None else mark(function)
+
+
+def make_marker(words: dict[str, Any], module: str | None) -> Callable[[F], F]:
+    """What leaves a mark with these options on a function; `module` is where that is written. Raises as `expose`."""
+    own = {option: words.pop(option) for option in _OWN_OPTIONS if option in words}
+    checked = ExposeOptions(**own, task=words)
 
     def mark(marked: F) -> F:
         check_callable(marked, f"@expose: {marked!r}")
@@ -196,7 +200,7 @@ def expose(function: F | None = None, /, **options: Unpack[ExposeKeywords]) -> F
             raise InvalidExposure(f"{marked!r} cannot carry a mark; name it where its module is exposed") from exc
         return marked
 
-    return mark if function is None else mark(function)
+    return mark
 
 
 def mark_of(value: Any) -> Mark | None:

@@ -9,9 +9,11 @@ Rule: values only; what is done with them is the store's (`store`).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
+
+from backwater_tornado.errors import BodyUndecodable
 
 #: Priorities go from 0 to this; higher is sooner.
 MAX_PRIORITY: Final = 255
@@ -26,7 +28,7 @@ DEFAULT_EXCHANGE: Final = ""
 ExchangeKind = Literal["direct", "topic", "fanout"]
 
 
-class Exchange(msgspec.Struct, frozen=True):
+class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where messages are published to; bindings say into which queues they go."""
 
     name: str
@@ -35,7 +37,7 @@ class Exchange(msgspec.Struct, frozen=True):
     auto_delete: bool = False
 
 
-class Queue(msgspec.Struct, frozen=True):
+class Queue(msgspec.Struct, frozen=True, omit_defaults=True):
     """A queue and its limits; None means none."""
 
     name: str
@@ -65,7 +67,7 @@ class Queue(msgspec.Struct, frozen=True):
     paused: bool = False
 
 
-class Binding(msgspec.Struct, frozen=True):
+class Binding(msgspec.Struct, frozen=True, omit_defaults=True):
     """Messages of an exchange whose routing key fits `pattern` go into a queue; see `routing`."""
 
     exchange: str
@@ -76,7 +78,7 @@ class Binding(msgspec.Struct, frozen=True):
 # Messages ------------------------------------------------------------------------------------------------------------
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message as its publisher made it."""
 
     #: Unique for ever; a second publish with the same id is the first one's repetition. It has the same body, headers,
@@ -109,7 +111,7 @@ def replaced(message: Message, by: Message) -> Message:
     )
 
 
-class Publication(msgspec.Struct, frozen=True):
+class Publication(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message on its way into queues."""
 
     message: Message
@@ -134,7 +136,7 @@ def timed(publication: Publication, now: float) -> Publication:
     return msgspec.structs.replace(publication, message=message, delay=0.0, lifetime=None)
 
 
-class Join(msgspec.Struct, frozen=True):
+class Join(msgspec.Struct, frozen=True, omit_defaults=True):
     """Publishes all of `then` once `size` different messages that name it have ended, however they ended.
 
     An ACK, and a cancelling, has failed if its outcome says so; whatever is put aside or dropped has failed. What is
@@ -162,7 +164,7 @@ class PublishState(StrEnum):
     REFUSED = "refused"
 
 
-class Published(msgspec.Struct, frozen=True):
+class Published(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to one publication; `queues` are those it is in."""
 
     state: PublishState
@@ -174,7 +176,7 @@ class Published(msgspec.Struct, frozen=True):
 # Deliveries ----------------------------------------------------------------------------------------------------------
 
 
-class Session(msgspec.Struct, frozen=True):
+class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     """A receiver. What it holds goes back when it has not been heard of for `ttl`."""
 
     id: str
@@ -183,7 +185,7 @@ class Session(msgspec.Struct, frozen=True):
     ttl: float = 30.0
 
 
-class Poll(msgspec.Struct, frozen=True):
+class Poll(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a session asks for, and what it tells by asking.
 
     It speaks for the deliveries up to `confirmed` only, so one that was overtaken by another takes nothing away.
@@ -199,7 +201,7 @@ class Poll(msgspec.Struct, frozen=True):
     held: tuple[int, ...] | None = None
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message handed to a session."""
 
     #: The lease's own number, higher than any before: what settles it. An older lease cannot.
@@ -214,7 +216,7 @@ class Delivery(msgspec.Struct, frozen=True):
     published_at: float
 
 
-class Batch(msgspec.Struct, frozen=True):
+class Batch(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to a poll."""
 
     #: Higher than that of every earlier batch of the session, and not below the tokens in it.
@@ -239,7 +241,7 @@ class Verdict(StrEnum):
     KEEP = "keep"
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a message's end, or of its way there; the body is opaque."""
 
     state: str
@@ -249,7 +251,7 @@ class Outcome(msgspec.Struct, frozen=True):
     failed: bool = False
 
 
-class Settlement(msgspec.Struct, frozen=True):
+class Settlement(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a session says of one delivery."""
 
     token: int
@@ -276,7 +278,7 @@ class SettleState(StrEnum):
 # Afterwards ----------------------------------------------------------------------------------------------------------
 
 
-class Result(msgspec.Struct, frozen=True):
+class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last that was said of a message."""
 
     id: str
@@ -286,7 +288,7 @@ class Result(msgspec.Struct, frozen=True):
     at: float
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message put aside."""
 
     #: Its number in the list.
@@ -302,7 +304,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     count: int
 
 
-class QueueStats(msgspec.Struct, frozen=True):
+class QueueStats(msgspec.Struct, frozen=True, omit_defaults=True):
     """A queue at one moment; the totals are since the store began."""
 
     queue: Queue
@@ -318,7 +320,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     acked: int = 0
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the schedule: what is published next, and when. What repeats it is in `spec`, opaque to the store."""
 
     name: str
@@ -327,7 +329,7 @@ class Entry(msgspec.Struct, frozen=True):
     spec: bytes = b""
 
 
-class Effects(msgspec.Struct, frozen=True):
+class Effects(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whom a transaction concerns, so that the broker can wake them when it is committed."""
 
     #: Queues that may have something to hand out.
@@ -339,3 +341,24 @@ class Effects(msgspec.Struct, frozen=True):
 
     def __or__(self, other: Effects) -> Effects:
         return Effects(self.queues | other.queues, self.results | other.results, self.sessions | other.sessions)
+
+
+# Packed --------------------------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+def pack(values: Any) -> bytes:
+    """Values of this module as one binary, MessagePack of their fields by name."""
+    return _encode(values)
+
+
+def unpack(data: bytes, kind: type[T]) -> T:
+    """What `pack` was given; raises `BodyUndecodable` for anything else."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BodyUndecodable(f"the binary is not {kind}: {error}") from error
+
+
+_encode = msgspec.msgpack.Encoder().encode

@@ -1,0 +1,53 @@
+"""Whom `add.delay(1, 2)` sends with: the application made last, or the one of a with-block.
+
+Rule: this is the one place of the package that is found without being handed over; everything else gets its
+application as an argument.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from backwater_tornado.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from .signatures import Canvas
+
+#: What sending gives: an `AsyncResult` or a `GroupResult` of `results`.
+Sent = Any
+
+
+class Sender(Protocol):
+    """An application that sends."""
+
+    def send(self, canvas: Canvas, /) -> Sent:
+        """Hand it to the broker."""
+        ...
+
+
+_default: list[Sender] = []
+_BLOCK: ContextVar[Sender | None] = ContextVar("backwater_sender", default=None)
+
+
+def set_default_sender(sender: Sender) -> None:
+    """Everything that names no other is sent with this from now on, in all threads."""
+    _default[:] = [sender]
+
+
+def current_sender() -> Sender:
+    """The sender of the innermost with-block, else the default; raises `InvalidOption` when there is none."""
+    found = _BLOCK.get() or (_default[0] if _default else None)
+    if found is None:
+        raise InvalidOption("there is no application to send with: make one, backwater.App(url, secret)")
+    return found
+
+
+def enter_block(sender: Sender) -> Any:
+    """Send with this until `leave_block` gets what this gave; in this thread or asyncio task only."""
+    return _BLOCK.set(sender)
+
+
+def leave_block(token: Any) -> None:
+    """As it was before `enter_block`."""
+    _BLOCK.reset(token)

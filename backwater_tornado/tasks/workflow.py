@@ -1,0 +1,210 @@
+"""What the broker is told to make of a canvas: which messages are published now, and which when others have ended.
+
+Everything that follows something is a join in the broker, which knows its publications from the start. So nothing
+depends on the sender, nor on the worker that runs a task, being there afterwards, and whatever ends a task (a worker
+that dies too often, an expiry, a cancelling) is counted in the transaction that ends it.
+
+For each call that others wait for, the join publishes either the calls that follow, or, when it has failed, the same
+calls marked as `upstream_failed`: they end as failed without a run, which fails what follows them, and so on to the
+last. Nobody waits for ever.
+
+Rule: pure; moments and new ids are given. The order of ids is that of the canvas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import msgspec
+
+from backwater_tornado.broker.values import Join, Message, Publication
+from backwater_tornado.errors import InvalidOption
+from backwater_tornado.protocol.codec import MSGPACK
+
+from .messages import DEFAULT_QUEUE, RESULT_EXPIRES, Inputs, TaskHeaders, codec_of, encode_headers, input_ids
+from .options import SendOptions, media_type_of
+from .signatures import Canvas, Chain, Group, Signature
+
+#: A join that has not come together by then is forgotten: longer than any result is kept, seconds.
+JOIN_EXPIRES: Final = 30 * 86_400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What is the same for all of one sending."""
+
+    #: The broker's time, Unix seconds.
+    now: float
+    new_id: Callable[[], str]
+    queue: str = DEFAULT_QUEUE
+    result_expires: float = RESULT_EXPIRES
+    #: The task that sends, if one does.
+    root: str = ""
+    parent: str = ""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is published, and what the result is made of."""
+
+    publications: tuple[Publication, ...]
+    joins: tuple[Join, ...]
+    #: The ids whose results are the result, see `messages.Inputs`.
+    result: Inputs
+    #: The ids of all its messages, in the order of the canvas.
+    ids: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A part of a canvas: what starts it, what starts it when what it waits for has failed, and what its result is."""
+
+    start: list[Publication] = field(default_factory=list)
+    abort: list[Publication] = field(default_factory=list)
+    result: Inputs = None
+
+
+def plan_canvas(canvas: Canvas, context: Context) -> Order:
+    """What to publish for a canvas.
+
+    Raises:
+        Unserializable: an argument, or a header of the sender's.
+        InvalidOption: options that cannot be together.
+    """
+    if isinstance(canvas, Signature) and not canvas.options.link and not canvas.options.link_error:
+        publication = _publication(canvas, context, canvas.options.task_id or context.new_id(), (), _NOTHING)
+        id = publication.message.id
+        return Order((publication,), (), id, (id,))
+    planner = _Planner(context)
+    placed = planner.place(canvas, _NOTHING, ())
+    return Order(tuple(placed.start), tuple(planner.joins), placed.result, tuple(planner.ids))
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What a call waits for, and whether it is given the ids instead of the results."""
+
+    inputs: Inputs = None
+    by_id: bool = False
+
+
+_NOTHING = _Before()
+
+
+class _Planner:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.joins: list[Join] = []
+        self.ids: list[str] = []
+
+    def place(self, canvas: Canvas, before: _Before, joins: tuple[str, ...]) -> _Placed:
+        """Place a canvas behind what it waits for; each message that its result is made of counts for `joins`."""
+        match canvas:
+            case Signature():
+                return self._place_call(canvas, before, joins)
+            case Chain(steps):
+                return self._place_chain(steps, before, joins)
+            case Group(members):
+                return self._place_group(members, before, joins)
+        raise InvalidOption(f"{canvas!r} cannot be sent")
+
+    def _place_call(self, call: Signature, before: _Before, joins: tuple[str, ...]) -> _Placed:
+        options, context = call.options, self._context
+        id = options.task_id or context.new_id()
+        self.ids.append(id)
+        if not context.root:
+            self._context = context = replace(context, root=id)
+        if options.link or options.link_error:
+            joins = (*joins, f"{id}:links")
+        publication = _publication(call, context, id, joins, before)
+        if options.link or options.link_error:
+            well = [self._follow(each, _Before(id)) for each in options.link]
+            badly = [self._follow(each, _Before(id, by_id=True)) for each in options.link_error]
+            self._join(f"{id}:links", 1, well, badly)
+        return _Placed([publication], [_aborted(publication, before)], id)
+
+    def _follow(self, call: Signature, before: _Before) -> Publication:
+        (publication,) = self.place(call, before, ()).start
+        return publication
+
+    def _place_chain(self, steps: tuple[Canvas, ...], before: _Before, joins: tuple[str, ...]) -> _Placed:
+        whole = _Placed(result=before.inputs)
+        waited_for = ""
+        for number, step in enumerate(steps):
+            own = joins if number == len(steps) - 1 else (self._context.new_id(),)
+            placed = self.place(step, before, own)
+            size = sum(1 for _ in input_ids(whole.result)) if number else 0
+            if size:
+                self._join(waited_for, size, placed.start, placed.abort)
+            else:  # the first one, or what follows an empty group, which has ended before it began
+                whole.start.extend(placed.start)
+                whole.abort.extend(placed.abort)
+            whole.result = placed.result
+            before, waited_for = _Before(placed.result), own[0] if own else ""
+        return whole
+
+    def _place_group(self, members: tuple[Canvas, ...], before: _Before, joins: tuple[str, ...]) -> _Placed:
+        placed = _Placed(result=[])
+        for member in members:
+            each = self.place(member, before, joins)
+            placed.start.extend(each.start)
+            placed.abort.extend(each.abort)
+            placed.result.append(each.result)
+        return placed
+
+    def _join(self, id: str, size: int, then: list[Publication], otherwise: list[Publication]) -> None:
+        expires = self._context.now + JOIN_EXPIRES
+        self.joins.append(Join(id, size, tuple(then), tuple(otherwise), expires=expires))
+
+
+def _publication(
+    call: Signature, context: Context, id: str, joins: tuple[str, ...], before: _Before
+) -> Publication:
+    options = call.options
+    media_type = media_type_of(options.serializer)
+    headers = TaskHeaders(
+        call.task,
+        root=context.root,
+        parent=context.parent,
+        inputs=None if call.immutable else before.inputs,
+        inputs_by_id=before.by_id,
+        time_limit=options.time_limit,
+        soft_time_limit=options.soft_time_limit,
+        max_retries=options.max_retries,
+        custom=MSGPACK.encode(options.headers) if options.headers else b"",
+    )
+    message = Message(
+        id,
+        codec_of(media_type).encode([call.args, call.kwargs]),
+        headers=encode_headers(headers),
+        content_type=media_type,
+        priority=options.priority or 0,
+        not_before=options.eta,
+        expires=options.expires_at,
+        unique=options.unique,
+        unique_until=None if options.unique_for is None else context.now + options.unique_for,
+        joins=joins,
+        keep_result=_keep_result(options, context, joins),
+    )
+    return Publication(
+        message, options.queue or context.queue, delay=options.countdown or 0.0, lifetime=options.expires
+    )
+
+
+def _keep_result(options: SendOptions, context: Context, joins: tuple[str, ...]) -> float | None:
+    """How long: what others wait for is kept in any case."""
+    kept = context.result_expires if options.result_expires is None else options.result_expires
+    if options.ignore_result and not joins:
+        return None
+    return max(kept, context.result_expires) if joins else kept
+
+
+def _aborted(publication: Publication, before: _Before) -> Publication:
+    """The same message, to end as failed."""
+    message = publication.message
+    headers = msgspec.msgpack.decode(message.headers, type=TaskHeaders)
+    marked = msgspec.structs.replace(headers, inputs=before.inputs, upstream_failed=True)
+    ended = msgspec.structs.replace(message, headers=encode_headers(marked), body=b"", not_before=None, expires=None)
+    return Publication(ended, publication.routing_key)
