@@ -19,7 +19,7 @@ from tests.test_layers import sources
 PROJECT = Path(__file__).parents[1]
 PACKAGE = Path(backwater_tornado.__file__).parent
 
-#: Beside everything in protocol/; edit this when a module comes that decides and does no I/O.
+#: Beside everything in protocol/ and tasks/; edit this when a module comes that decides and does no I/O.
 ALSO = ("arguments", "context", "driving", "errors", "exposure", "marks", "options", "broker.alarms", "broker.routing")
 
 #: The reference of a contract is tested by that contract's suite, run on it alone.
@@ -40,7 +40,7 @@ def has_code(text: str) -> bool:
 MODULES = [
     name
     for name, text in sources().items()
-    if (name in ALSO or name in BY_CONTRACT or name.startswith("protocol.") or name == "protocol") and has_code(text)
+    if (name in ALSO or name in BY_CONTRACT or name.split(".")[0] in ("protocol", "tasks")) and has_code(text)
 ]
 
 
