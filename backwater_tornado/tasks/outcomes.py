@@ -27,6 +27,7 @@ from backwater_tornado.protocol.codec import MSGPACK, Codec
 from backwater_tornado.protocol.problems import describe, describe_exception, original_exception, plainly, rebuild
 
 from .messages import codec_of
+from . import states
 from .states import State
 
 #: What the broker says of a message that it ended itself -> the error.
@@ -79,8 +80,8 @@ def state_of(outcome: Outcome | None) -> State:
     if outcome is None:
         return State.PENDING
     try:
-        return State(outcome.state)
-    except ValueError:  # the broker's own word, or a newer worker's
+        return states.state_of(outcome.state)
+    except ValueError:  # a newer worker's word
         return State.FAILURE
 
 
