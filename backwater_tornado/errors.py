@@ -18,7 +18,7 @@ The tree is split by what the caller can do about it::
         ├── RemoteError                     the function ran and raised
         │   └── ErlangError                 on a node of Erlang's backwater
         ├── TaskError                       a task ended without a result of its function
-        │   ├── TaskRevoked, TaskExpired, TaskLost, TaskRejected, TaskNotRouted, UpstreamFailed, TimeLimitExceeded
+        │   ├── TaskRevoked, TaskExpired, TaskLost, TaskRejected, TaskNotAccepted, UpstreamFailed, TimeLimitExceeded
         ├── ResultUnserializable, ResultTooLarge   it ran, and its result cannot travel
         └── InternalError                   the server failed by a fault of its own
 
@@ -370,8 +370,8 @@ class TaskRejected(TaskError):
     code, status, title = "task_rejected", 500, "The task was put aside, or dropped"
 
 
-class TaskNotRouted(TaskError):
-    code, status, title = "task_not_routed", 500, "No queue took the task"
+class TaskNotAccepted(TaskError):
+    code, status, title = "task_not_accepted", 500, "The broker did not take the task"
 
 
 class UpstreamFailed(TaskError):

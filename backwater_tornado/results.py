@@ -3,23 +3,321 @@
 Nothing is kept here but ids; whoever has an id can ask, from any process and any host. Waiting is a long poll at the
 broker, which answers the moment the task ends.
 
-Rule: every question is one line over the application's `ask`; what is known of outcomes is in `tasks.outcomes`.
+`AsyncResult` and `GroupResult` block, and can be awaited; `AwaitableResult` is what an `AsyncApp` gives, and all of it
+is awaited.
+
+Rule: every question is one line over a flow (`tasks.flows`); what an outcome means is in `tasks.outcomes`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .broker.values import Result
-from .errors import DeadlineExceeded
+from .errors import RemoteError
+from .tasks.flows import Flow, forget_flow, look_flow, revoke_flow, wait_flow
 from .tasks.messages import Inputs, input_ids
-from .tasks.outcomes import error_of, read_outcome, state_of
+from .tasks.outcomes import error_of, read_outcome, revoked, state_of
 from .tasks.states import FINAL, State
 
 if TYPE_CHECKING:
-    from .app import App
+    from .app import App, AsyncApp, _Application
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+class _Known:
+    """What the broker said of one task."""
+
+    def __init__(self, result: Result | None, app: _Application) -> None:
+        self._app = app
+        self.outcome = None if result is None else result.outcome
+        self.state = state_of(self.outcome)
+        self.at = None if result is None else result.at
+
+    @property
+    def value(self) -> Any:
+        """Its result or its progress; of a failed one the error; None where nothing is known."""
+        if self.outcome is None:
+            return None
+        return self.error if self.error is not None else read_outcome(self.outcome)
+
+    @property
+    def error(self) -> Exception | None:
+        """The error, of one that failed, was revoked, or is to be retried."""
+        if self.outcome is None or self.state not in (State.FAILURE, State.REVOKED, State.RETRY):
+            return None
+        return error_of(self.outcome, self._app.exceptions, rethrow=self._app.rethrow)
+
+    @property
+    def traceback(self) -> str | None:
+        """The remote traceback, of one that raised."""
+        error = self.error
+        while error is not None and not isinstance(error, RemoteError):
+            error = error.__cause__ if isinstance(error.__cause__, Exception) else None
+        return None if error is None else error.traceback
+
+    def result(self, *, propagate: bool) -> Any:
+        """Its result; raises its error if it failed, or gives that in place of it."""
+        error = self.error
+        if error is not None and propagate:
+            raise error
+        return self.value
+
+
+def _wait(app: _Application, id: str, timeout: float | None, propagate: bool) -> Flow[Any]:
+    found = yield from wait_flow([id], timeout, app.poll_wait, app.clock)
+    return _Known(found[id], app).result(propagate=propagate)
+
+
+def _wait_all(app: _Application, shape: Inputs, timeout: float | None, propagate: bool) -> Flow[Any]:
+    found = yield from wait_flow(input_ids(shape), timeout, app.poll_wait, app.clock)
+    return _shaped(shape, {name: _Known(each, app) for name, each in found.items()}, propagate)
+
+
+def _shaped(shape: Inputs, found: Mapping[str, _Known], propagate: bool) -> Any:
+    if isinstance(shape, str):
+        return found[shape].result(propagate=propagate)
+    return [_shaped(each, found, propagate) for each in shape]
+
+
+def _look(app: _Application, id: str) -> Flow[_Known]:
+    (found,) = yield from look_flow([id])
+    return _Known(found, app)
+
+
+def _look_all(app: _Application, ids: Sequence[str]) -> Flow[list[_Known]]:
+    found = yield from look_flow(ids)
+    return [_Known(each, app) for each in found]
+
+
+class _Handle:
+    """Equal to any other handle of the same task."""
+
+    id: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Handle) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
+
+
+class AsyncResult(_Handle, Generic[T_co]):
+    """One task that was sent; `get` waits for its result, and so does `await`.
+
+    Attributes:
+        id: its id; `app.result(id)` makes another handle anywhere.
+        parent: of the last of a chain: the one before it.
+    """
+
+    def __init__(self, id: str, app: App, parent: AsyncResult[Any] | GroupResult | None = None) -> None:
+        self.id = id
+        self.parent = parent
+        self._app = app
+
+    def get(self, timeout: float | None = None, *, propagate: bool = True) -> T_co:
+        """Wait for the result.
+
+        Args:
+            timeout: seconds; None: as long as it takes.
+            propagate: raise the task's error; if not, give it.
+
+        Raises:
+            DeadlineExceeded: it had not ended in time.
+            RemoteError: it raised; the exception's own class with `rethrow_remote_exceptions`.
+            TaskError: it ended otherwise, see `errors`.
+        """
+        found: T_co = self._app.drive(_wait(self._app, self.id, timeout, propagate))
+        return found
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        return self._app.drive_async(_wait(self._app, self.id, None, True)).__await__()
+
+    @property
+    def state(self) -> State:
+        """What is known of it now; PENDING, too, for one that nobody knows."""
+        return self._look().state
+
+    status = state
+
+    def ready(self) -> bool:
+        """Whether it has ended."""
+        return self.state in FINAL
+
+    def successful(self) -> bool:
+        """Whether it has ended well."""
+        return self.state is State.SUCCESS
+
+    def failed(self) -> bool:
+        """Whether it has failed; one that was revoked has not."""
+        return self.state is State.FAILURE
+
+    @property
+    def result(self) -> Any:
+        """Its result, its progress or its error, without waiting; None where nothing is known."""
+        return self._look().value
+
+    info = result
+
+    @property
+    def progress(self) -> Any:
+        """What it last said of how far it is; None when it has not, or has ended."""
+        found = self._look()
+        return found.value if found.state is State.PROGRESS else None
+
+    @property
+    def traceback(self) -> str | None:
+        """The remote traceback, if it raised."""
+        return self._look().traceback
+
+    @property
+    def date_done(self) -> float | None:
+        """When it ended, Unix seconds by the broker's clock; None while it has not."""
+        found = self._look()
+        return found.at if found.state in FINAL else None
+
+    def revoke(self) -> None:
+        """End it: at once where it waits; where it runs, its worker is told to stop it."""
+        self._app.drive(revoke_flow([self.id], revoked()))
+
+    def forget(self) -> None:
+        """Drop its result before its time."""
+        self._app.drive(forget_flow([self.id]))
+
+    def _look(self) -> _Known:
+        return self._app.drive(_look(self._app, self.id))
+
+
+class GroupResult(_Handle):
+    """Several tasks that were sent together: of a group, or of a chain that ends in one."""
+
+    def __init__(self, shape: Inputs, app: App, parent: AsyncResult[Any] | GroupResult | None = None) -> None:
+        self._app = app
+        self._shape = shape
+        self.parent = parent
+        #: The members, in their order: each an `AsyncResult`, or a `GroupResult` of a group within.
+        self.results: list[AsyncResult[Any] | GroupResult] = [make_result(each, app) for each in shape]
+        self.id = "[" + ",".join(input_ids(shape)) + "]"
+
+    def get(self, timeout: float | None = None, *, propagate: bool = True) -> list[Any]:
+        """Wait for all of them; their results as a list. Arguments and errors as `AsyncResult.get`."""
+        return self._app.drive(_wait_all(self._app, self._shape, timeout, propagate))
+
+    join = get
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        return self._app.drive_async(_wait_all(self._app, self._shape, None, True)).__await__()
+
+    def ready(self) -> bool:
+        """Whether all have ended."""
+        return all(each.state in FINAL for each in self._look())
+
+    def successful(self) -> bool:
+        """Whether all have ended well."""
+        return all(each.state is State.SUCCESS for each in self._look())
+
+    def failed(self) -> bool:
+        """Whether one has failed."""
+        return any(each.state is State.FAILURE for each in self._look())
+
+    def waiting(self) -> bool:
+        """Whether one has not ended."""
+        return not self.ready()
+
+    def completed_count(self) -> int:
+        """How many have ended well."""
+        return sum(each.state is State.SUCCESS for each in self._look())
+
+    def revoke(self) -> None:
+        """End all of them, see `AsyncResult.revoke`."""
+        self._app.drive(revoke_flow(input_ids(self._shape), revoked()))
+
+    def forget(self) -> None:
+        """Drop their results before their time."""
+        self._app.drive(forget_flow(input_ids(self._shape)))
+
+    def __iter__(self) -> Iterator[AsyncResult[Any] | GroupResult]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __getitem__(self, index: int) -> AsyncResult[Any] | GroupResult:
+        return self.results[index]
+
+    def _look(self) -> list[_Known]:
+        return self._app.drive(_look_all(self._app, list(input_ids(self._shape))))
+
+
+def make_result(shape: Inputs, app: App) -> AsyncResult[Any] | GroupResult:
+    """The handle of what an order's result is made of."""
+    return AsyncResult(shape, app) if isinstance(shape, str) else GroupResult(shape, app)
+
+
+class AwaitableResult(_Handle, Generic[T]):
+    """What an `AsyncApp` gives: one task, or several that were sent together. `await` gives the result.
+
+    The rest as `AsyncResult`, and awaited.
+    """
+
+    def __init__(self, shape: Inputs, app: AsyncApp) -> None:
+        self._app = app
+        self._shape = shape
+        self._ids = list(input_ids(shape))
+        #: Its id; of several all of them.
+        self.id = shape if isinstance(shape, str) else "[" + ",".join(self._ids) + "]"
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.get().__await__()
+
+    async def get(self, timeout: float | None = None, *, propagate: bool = True) -> T:
+        """See `AsyncResult.get`."""
+        return await self._app.drive(_wait_all(self._app, self._shape, timeout, propagate))
+
+    async def state(self) -> State:
+        """What is known of it; of several: the worst there is (FAILURE, REVOKED, …), SUCCESS if all have ended well."""
+        return max((each.state for each in await self._look()), key=_BADNESS.index)
+
+    async def ready(self) -> bool:
+        """Whether it has ended."""
+        return all(each.state in FINAL for each in await self._look())
+
+    async def successful(self) -> bool:
+        """Whether it has ended well."""
+        return all(each.state is State.SUCCESS for each in await self._look())
+
+    async def failed(self) -> bool:
+        """Whether it has failed."""
+        return any(each.state is State.FAILURE for each in await self._look())
+
+    async def progress(self) -> Any:
+        """See `AsyncResult.progress`; of several a list."""
+        found = [each.value if each.state is State.PROGRESS else None for each in await self._look()]
+        return found[0] if isinstance(self._shape, str) else found
+
+    async def traceback(self) -> str | None:
+        """See `AsyncResult.traceback`; of several the first."""
+        return next((each.traceback for each in await self._look() if each.traceback is not None), None)
+
+    async def revoke(self) -> None:
+        """See `AsyncResult.revoke`."""
+        await self._app.drive(revoke_flow(self._ids, revoked()))
+
+    async def forget(self) -> None:
+        """See `AsyncResult.forget`."""
+        await self._app.drive(forget_flow(self._ids))
+
+    async def _look(self) -> list[_Known]:
+        return await self._app.drive(_look_all(self._app, self._ids))
+
+
+_BADNESS = (State.SUCCESS, State.PENDING, State.STARTED, State.PROGRESS, State.RETRY, State.REVOKED, State.FAILURE)

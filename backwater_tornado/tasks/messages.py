@@ -116,4 +116,6 @@ def _are_inputs(inputs: Inputs, depth: int = 0) -> bool:
         return depth == 0
     if isinstance(inputs, str):
         return True
-    return isinstance(inputs, list) and depth < MAX_INPUTS_DEPTH and all(_are_inputs(each, depth + 1) for each in inputs)
+    return (
+        isinstance(inputs, list) and depth < MAX_INPUTS_DEPTH and all(_are_inputs(each, depth + 1) for each in inputs)
+    )

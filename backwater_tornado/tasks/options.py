@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +19,7 @@ from backwater_tornado.errors import InvalidOption
 
 
 class SendOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How one task is sent; None means: as its function has it, else the application. Seconds wherever time is meant."""
+    """How one task is sent; None means: as its function has it, else the application. Seconds where time is meant."""
 
     queue: str | None = None
     #: Higher is sooner, 0 to 255, bounded by the queue's own.
@@ -42,7 +41,7 @@ class SendOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Its result is kept for nobody; and how long it is kept else.
     ignore_result: bool | None = None
     result_expires: float | None = None
-    #: While a task with this key waits or runs, no other with it is accepted; the key is free after `unique_for` at last.
+    #: While a task with this key waits or runs, no other with it is accepted; but after `unique_for` in any case.
     unique: str | None = None
     unique_for: float | None = None
     #: `msgpack` or `json`.
@@ -70,7 +69,9 @@ def make_send_options(given: Mapping[str, Any], base: SendOptions = SendOptions(
         read = _READERS.get(name)
         if read is None:
             near = difflib.get_close_matches(name, _NAMES, n=1)
-            raise InvalidOption(f"there is no option {name!r} of sending" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise InvalidOption(
+                f"there is no option {name!r} of sending" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
         try:
             changes.update(read(name, value))
         except (ValueError, TypeError) as error:
@@ -173,17 +174,3 @@ _READERS = {
     "link": _links,
     "link_error": _links,
 }
-
-
-#: A number a second, or text with a unit.
-_PER = {"": 1.0, "/s": 1.0, "/m": 60.0, "/h": 3600.0}
-
-
-def rate_of(rate_limit: str | float | None) -> float | None:
-    """Tasks a second of a `rate_limit`: 5, "10/s", "100/m", "3600/h"; None: no bound."""
-    if not isinstance(rate_limit, str):
-        return None if rate_limit is None else float(rate_limit)
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(/[smh])?", rate_limit)
-    if found is None:
-        raise InvalidOption(f"a rate limit is a number a second, or a text like '100/m', not {rate_limit!r}")
-    return float(found[1]) / _PER[found[2] or ""]

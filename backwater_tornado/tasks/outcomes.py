@@ -19,15 +19,15 @@ from backwater_tornado.errors import (
     TaskError,
     TaskExpired,
     TaskLost,
-    TaskNotRouted,
+    TaskNotAccepted,
     TaskRejected,
     TaskRevoked,
 )
 from backwater_tornado.protocol.codec import MSGPACK, Codec
 from backwater_tornado.protocol.problems import describe, describe_exception, original_exception, plainly, rebuild
 
-from .messages import codec_of
 from . import states
+from .messages import codec_of
 from .states import State
 
 #: What the broker says of a message that it ended itself -> the error.
@@ -36,11 +36,11 @@ ENDS: Mapping[str, type[TaskError]] = {
     "max_deliveries": TaskLost,
     "rejected": TaskRejected,
     "dropped": TaskRejected,
-    "unrouted": TaskNotRouted,
-    "unknown_exchange": TaskNotRouted,
-    "queue_full": TaskNotRouted,
-    "unique_key_held": TaskNotRouted,
-    "id_of_another_message": TaskNotRouted,
+    "unrouted": TaskNotAccepted,
+    "unknown_exchange": TaskNotAccepted,
+    "queue_full": TaskNotAccepted,
+    "unique_key_held": TaskNotAccepted,
+    "id_of_another_message": TaskNotAccepted,
 }
 
 
@@ -110,4 +110,3 @@ def error_of(outcome: Outcome, registered: Iterable[type[Exception]] = (), *, re
     if rethrow and isinstance(error, RemoteError):
         return original_exception(error, registered) or error
     return error
-

@@ -99,11 +99,13 @@ def _steps(canvas: Any) -> tuple[Canvas, ...]:
     return canvas.steps if isinstance(canvas, Chain) else (canvas,)
 
 
-def signature(task: str, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Signature:
+def signature(
+    task: str, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+) -> Signature:
     """A call of a task that is known by its name only, `module.name`."""
-    if not isinstance(task, str) or not all(task.rpartition(".")[::2]):
+    if not all(str(task).rpartition(".")[::2]):
         raise InvalidOption(f"a task is named as module.name, not {task!r}")
-    return Signature(task, tuple(args), dict(kwargs or {}), make_send_options(options))
+    return Signature(task, tuple(args), {} if kwargs is None else dict(kwargs), make_send_options(options))
 
 
 def chain(*steps: Canvas) -> Chain:

@@ -46,14 +46,13 @@ class Task(Protocol[P, R_co]):
     @overload
     def __get__(self, instance: None, owner: Any = None, /) -> Task[P, R_co]: ...
 
+    # Send it to a worker; the options of `apply_async` are fields of `SendOptions`.
     @overload
-    def delay(  # type: ignore[misc]  # a Task is a Callable of its own parameters; mypy asks of any
+    def delay(  # type: ignore[misc]  # of a Task of its own parameters only
         self: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs
     ) -> AsyncResult[R]: ...
     @overload
-    def delay(self: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:  # type: ignore[misc]
-        """Send it to a worker."""
-        ...
+    def delay(self: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]: ...
 
     @overload
     def apply_async(  # type: ignore[misc]
@@ -63,11 +62,9 @@ class Task(Protocol[P, R_co]):
         **options: Any,
     ) -> AsyncResult[R]: ...
     @overload
-    def apply_async(  # type: ignore[misc]
+    def apply_async(
         self: Callable[P, R], args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> AsyncResult[R]:
-        """Send it to a worker; the options are fields of `SendOptions`."""
-        ...
+    ) -> AsyncResult[R]: ...
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """A call as a value."""
@@ -77,9 +74,7 @@ class Task(Protocol[P, R_co]):
         """A call as a value that takes no result of what went before."""
         ...
 
-    def signature(
-        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> Signature:
+    def signature(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Signature:
         """A call as a value, with options."""
         ...
 
@@ -93,7 +88,7 @@ class Task(Protocol[P, R_co]):
 
 
 @overload
-def expose(function: D, /, **options: Unpack[ExposeKeywords]) -> D: ...
+def expose(function: D, /, **options: Unpack[ExposeKeywords]) -> D: ...  # type: ignore[overload-overlap]
 @overload
 def expose(function: Callable[P, R], /, **options: Unpack[ExposeKeywords]) -> Task[P, R]: ...
 @overload
@@ -101,9 +96,7 @@ def expose(
     function: None = None, /, *, bind: Literal[True], **options: Any
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
 @overload
-def expose(
-    function: None = None, /, **options: Unpack[ExposeKeywords]
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def expose(function: None = None, /, **options: Unpack[ExposeKeywords]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def expose(function: Any = None, /, **options: Any) -> Any:
     """Mark a function as callable from elsewhere, and as a task; use it bare or with options.
 
@@ -156,9 +149,7 @@ class _Calls:
         """See `Task`."""
         return Signature(task_name(self._function), args, kwargs, self._sending(), immutable=True)
 
-    def signature(
-        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> Signature:
+    def signature(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Signature:
         """See `Task`."""
         chosen = make_send_options(options, self._sending()) if options else self._sending()
         return Signature(task_name(self._function), tuple(args), {} if kwargs is None else dict(kwargs), chosen)

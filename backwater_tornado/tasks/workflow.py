@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -75,8 +75,8 @@ def plan_canvas(canvas: Canvas, context: Context) -> Order:
     """
     if isinstance(canvas, Signature) and not canvas.options.link and not canvas.options.link_error:
         publication = _publication(canvas, context, canvas.options.task_id or context.new_id(), (), _NOTHING)
-        id = publication.message.id
-        return Order((publication,), (), id, (id,))
+        own = publication.message.id
+        return Order((publication,), (), own, (own,))
     planner = _Planner(context)
     placed = planner.place(canvas, _NOTHING, ())
     return Order(tuple(placed.start), tuple(planner.joins), placed.result, tuple(planner.ids))
@@ -112,18 +112,18 @@ class _Planner:
 
     def _place_call(self, call: Signature, before: _Before, joins: tuple[str, ...]) -> _Placed:
         options, context = call.options, self._context
-        id = options.task_id or context.new_id()
-        self.ids.append(id)
+        own = options.task_id or context.new_id()
+        self.ids.append(own)
         if not context.root:
-            self._context = context = replace(context, root=id)
+            self._context = context = replace(context, root=own)
         if options.link or options.link_error:
-            joins = (*joins, f"{id}:links")
-        publication = _publication(call, context, id, joins, before)
+            joins = (*joins, f"{own}:links")
+        publication = _publication(call, context, own, joins, before)
         if options.link or options.link_error:
-            well = [self._follow(each, _Before(id)) for each in options.link]
-            badly = [self._follow(each, _Before(id, by_id=True)) for each in options.link_error]
-            self._join(f"{id}:links", 1, well, badly)
-        return _Placed([publication], [_aborted(publication, before)], id)
+            well = [self._follow(each, _Before(own)) for each in options.link]
+            badly = [self._follow(each, _Before(own, by_id=True)) for each in options.link_error]
+            self._join(f"{own}:links", 1, well, badly)
+        return _Placed([publication], [_aborted(publication, before)], own)
 
     def _follow(self, call: Signature, before: _Before) -> Publication:
         (publication,) = self.place(call, before, ()).start
@@ -159,9 +159,7 @@ class _Planner:
         self.joins.append(Join(id, size, tuple(then), tuple(otherwise), expires=expires))
 
 
-def _publication(
-    call: Signature, context: Context, id: str, joins: tuple[str, ...], before: _Before
-) -> Publication:
+def _publication(call: Signature, context: Context, id: str, joins: tuple[str, ...], before: _Before) -> Publication:
     options = call.options
     media_type = media_type_of(options.serializer)
     headers = TaskHeaders(

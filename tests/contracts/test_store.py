@@ -386,7 +386,9 @@ def test_a_delayed_message_is_not_handed_out_before_it_is_due_and_then_in_its_pl
 
 
 def test_spans_are_counted_from_the_publication_by_the_stores_clock(hand: Hand) -> None:
-    both = msgspec.structs.replace(publication("1", not_before=START + 90, expires=START + 91), delay=5.0, lifetime=20.0)
+    both = msgspec.structs.replace(
+        publication("1", not_before=START + 90, expires=START + 91), delay=5.0, lifetime=20.0
+    )
     then = msgspec.structs.replace(publication("2"), delay=3.0, lifetime=4.0)
     hand.send(both)
     assert hand.store.next_due(hand.now) == START + 5

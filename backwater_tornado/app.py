@@ -1,0 +1,243 @@
+"""An application: whoever sends tasks. `App` blocks, `AsyncApp` is awaited.
+
+Both plan what to send (`tasks.workflow`), drive the same flows (`tasks.flows`), and perform each ask of a flow as a
+call of the broker, which is an ordinary module on an ordinary server.
+
+    app = backwater.App("https://broker.example:8443", secret)
+    add.delay(1, 2).get(timeout=10)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from .broker.values import unpack
+from .client import AsyncClient, Client
+from .driving import drive, drive_async
+from .errors import InvalidOption
+from .results import AsyncResult, AwaitableResult, make_result
+from .tasks.asks import Ask
+from .tasks.current import enter_block, leave_block, set_default_sender
+from .tasks.flows import Flow, Nap, revoke_flow, send_flow
+from .tasks.messages import DEFAULT_QUEUE, RESULT_EXPIRES
+from .tasks.outcomes import revoked
+from .tasks.signatures import Canvas, signature
+from .tasks.workflow import Context, Order, plan_canvas
+
+T = TypeVar("T")
+
+#: Silence after which a link counts as dead, seconds; an ask waits at the broker for less.
+RECV_TIMEOUT = 8.0
+#: How long sending may take until it raises, with all attempts, seconds.
+SEND_TIMEOUT = 15.0
+_MODULE = "broker"
+
+
+class AppOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What an application does where a task says nothing; seconds wherever time is meant."""
+
+    queue: str = DEFAULT_QUEUE
+    result_expires: float = RESULT_EXPIRES
+    #: Sending raises when the broker has not answered by then.
+    send_timeout: float = SEND_TIMEOUT
+    #: Raise a remote exception as its own class where that is a builtin or one of `exceptions`.
+    rethrow_remote_exceptions: bool = False
+    exceptions: tuple[type[Exception], ...] = ()
+
+
+class _Application:
+    """What both have in common."""
+
+    def __init__(self, endpoints: object, secret: object, options: dict[str, Any]) -> None:
+        names = msgspec.structs.fields(AppOptions)
+        own = {each.name: options.pop(each.name) for each in names if each.name in options}
+        self.options = AppOptions(**own)
+        self.endpoints, self.secret = endpoints, secret
+        self.client_options = {"recv_timeout": RECV_TIMEOUT, **options}
+        recv_timeout = self.client_options["recv_timeout"]
+        if not isinstance(recv_timeout, int | float) or not recv_timeout > 0:
+            raise InvalidOption(f"recv_timeout is a number above 0, not {recv_timeout!r}")
+        #: How long an ask may wait at the broker.
+        self.poll_wait = 0.75 * recv_timeout
+        self.clock = time.monotonic
+        self.rethrow, self.exceptions = self.options.rethrow_remote_exceptions, self.options.exceptions
+
+    def plan(self, canvas: Canvas) -> Order:
+        """What the broker is told to make of a canvas."""
+        return plan_canvas(canvas, self._context())
+
+    def _context(self) -> Context:
+        options = self.options
+        return Context(now=time.time(), new_id=new_id, queue=options.queue, result_expires=options.result_expires)
+
+    def _timeout(self, ask: Ask[Any]) -> float:
+        return ask.wait + self.options.send_timeout
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.endpoints!r})"
+
+
+def new_id() -> str:
+    """An id that nobody can guess: who has it may ask for the result."""
+    return os.urandom(16).hex()
+
+
+def _opened(ask: Ask[T], answer: Any) -> T:
+    return unpack(answer, ask.returns) if ask.packed else answer  # type: ignore[no-any-return]
+
+
+class App(_Application):
+    """Sends tasks to a broker and waits for their results.
+
+    Args:
+        endpoints, secret: the broker's, as of a `Client`.
+        default: `add.delay(…)` sends with the application that was made last; False: not with this one.
+        options: fields of `AppOptions`, and of a client: `ClientOptions` and `Limits`.
+
+    Safe to use from many threads, and after a fork. What was sent has been accepted and is on the broker's disk.
+    """
+
+    def __init__(self, endpoints: object, secret: object, *, default: bool = True, **options: Any) -> None:
+        super().__init__(endpoints, secret, dict(options))
+        self._client = Client(endpoints, secret, **self.client_options)
+        self._twin: AsyncApp | None = None
+        self._given = options
+        self._faces: dict[tuple[str, float], Client] = {}
+        self._tokens = threading.local()
+        if default:
+            set_default_sender(self)
+
+    def send(self, canvas: Canvas) -> Any:
+        """Send a signature, chain or group; gives an `AsyncResult`, or a `GroupResult` if its result is a list.
+
+        Raises:
+            TaskNotAccepted: the broker refused it, by its reason.
+            Unreachable, DeadlineExceeded, …: it could not be handed over; sending it again under the same id is safe.
+        """
+        return self.send_many([canvas])[0]
+
+    def send_many(self, canvases: Iterable[Canvas]) -> list[Any]:
+        """Send many in as few requests as possible; their results in their order. Errors as `send`."""
+        orders = [self.plan(canvas) for canvas in canvases]
+        self.drive(send_flow(orders))
+        return [make_result(order.result, self) for order in orders]
+
+    def send_task(
+        self, name: str, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[Any]:
+        """Send a task that is known by its name only, `module.name`."""
+        return self.send(signature(name, args, kwargs, **options))  # type: ignore[no-any-return]
+
+    def result(self, id: str) -> AsyncResult[Any]:
+        """The handle of a task that was sent by anybody."""
+        return AsyncResult(id, self)
+
+    def revoke(self, *ids: str) -> None:
+        """End tasks wherever they are, see `AsyncResult.revoke`."""
+        self.drive(revoke_flow(ids, revoked()))
+
+    def ask(self, ask: Ask[T]) -> T:
+        """Ask the broker."""
+        face = self._faces.get((ask.verb, ask.wait))
+        if face is None:
+            returns = None if ask.packed else ask.returns
+            face = self._client.with_options(returns=returns, idempotent=True, timeout=self._timeout(ask))
+            if ask.wait in (0.0, self.poll_wait):  # others are many
+                self._faces[ask.verb, ask.wait] = face
+        return _opened(ask, face.call(_MODULE, ask.verb, *ask.args))
+
+    def drive(self, flow: Flow[T]) -> T:
+        """Run a flow to its end in this thread."""
+        return drive(flow, self._perform)
+
+    async def drive_async(self, flow: Flow[T]) -> T:
+        """Run a flow to its end on the loop."""
+        if self._twin is None:
+            self._twin = AsyncApp(self.endpoints, self.secret, **self._given)
+        return await self._twin.drive(flow)
+
+    def _perform(self, step: Ask[Any] | Nap) -> Any:
+        if isinstance(step, Nap):
+            time.sleep(step.seconds)
+            return None
+        return self.ask(step)
+
+    def close(self) -> None:
+        """Close the connections of this thread."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        self._tokens.__dict__.setdefault("held", []).append(enter_block(self))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        leave_block(self._tokens.held.pop())
+        self.close()
+
+
+class AsyncApp(_Application):
+    """Sends tasks to a broker; every verb is awaited. Arguments as `App`; it is never the default of `delay`."""
+
+    def __init__(self, endpoints: object, secret: object, **options: Any) -> None:
+        super().__init__(endpoints, secret, options)
+        self._client = AsyncClient(endpoints, secret, **self.client_options)
+
+    async def send(self, canvas: Canvas) -> AwaitableResult[Any]:
+        """See `App.send`."""
+        return (await self.send_many([canvas]))[0]
+
+    async def send_many(self, canvases: Iterable[Canvas]) -> list[AwaitableResult[Any]]:
+        """See `App.send_many`."""
+        orders = [self.plan(canvas) for canvas in canvases]
+        await self.drive(send_flow(orders))
+        return [AwaitableResult(order.result, self) for order in orders]
+
+    async def send_task(
+        self, name: str, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AwaitableResult[Any]:
+        """See `App.send_task`."""
+        return await self.send(signature(name, args, kwargs, **options))
+
+    def result(self, id: str) -> AwaitableResult[Any]:
+        """See `App.result`."""
+        return AwaitableResult(id, self)
+
+    async def revoke(self, *ids: str) -> None:
+        """See `App.revoke`."""
+        await self.drive(revoke_flow(ids, revoked()))
+
+    async def ask(self, ask: Ask[T]) -> T:
+        """Ask the broker."""
+        returns = None if ask.packed else ask.returns
+        face = self._client.with_options(returns=returns, idempotent=True, timeout=self._timeout(ask))
+        return _opened(ask, await face.call(_MODULE, ask.verb, *ask.args))
+
+    async def drive(self, flow: Flow[T]) -> T:
+        """Run a flow to its end on the loop."""
+        return await drive_async(flow, self._perform)
+
+    async def _perform(self, step: Ask[Any] | Nap) -> Any:
+        if isinstance(step, Nap):
+            await asyncio.sleep(step.seconds)
+            return None
+        return await self.ask(step)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
