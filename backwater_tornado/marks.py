@@ -37,12 +37,15 @@ class ExposeKeywords(TypedDict, total=False):
     # The rest is kept for the task queue.
     max_retries: int | None
     autoretry_for: tuple[type[BaseException], ...]
+    dont_autoretry_for: tuple[type[BaseException], ...]
     retry_backoff: bool | float
+    retry_backoff_max: float
     retry_jitter: bool
     retry_delay: float
     soft_time_limit: float | None
     acks_late: bool
     ignore_result: bool
+    track_started: bool
     result_expires: float | None
     priority: int
     rate_limit: str | float | None
@@ -106,12 +109,15 @@ _OPTIONS: dict[str, tuple[Check, str]] = {
     "queue": (_or_none(_is_text), "the name of a queue"),
     "max_retries": (_or_none(_is_count), "a whole number from 0, or None for no bound"),
     "autoretry_for": (_are_exceptions, "a tuple of exception classes"),
+    "dont_autoretry_for": (_are_exceptions, "a tuple of exception classes"),
     "retry_backoff": (lambda value: _is_flag(value) or _is_number(value), "True, False or seconds"),
+    "retry_backoff_max": (_is_number, "seconds from 0"),
     "retry_jitter": _FLAG,
     "retry_delay": (_is_number, "seconds from 0"),
     "soft_time_limit": _SECONDS,
     "acks_late": _FLAG,
     "ignore_result": _FLAG,
+    "track_started": _FLAG,
     "result_expires": _SECONDS,
     "priority": (lambda value: _is_count(value) and value <= 255, "a whole number from 0 to 255"),
     "rate_limit": (_or_none(_is_rate), "a number a second, or text like '100/m', or None"),
