@@ -1,12 +1,11 @@
 """The command `backwater`: reads what it is told, hands it to the library, and says how it ended.
 
-Rule: thin. Settings come from `settings`, words and exit codes from `terminal`; what a command does is in `serve`,
-`supervisor`, `doctor` and the client.
+Rule: thin. Settings come from `settings`, words and exit codes from `terminal`; what a command does is in `doctor` and
+the client; those that serve are in `serving_commands`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import stat
@@ -24,11 +23,10 @@ from .findings import Finding, Verdict
 from .flags import SETTINGS_HELP, read_arguments, read_terms, with_settings
 from .keyfiles import exposed_secret, read_keys
 from .loading import load_exposure
-from .options import CallOptions, ClientOptions, ErlangTerms, Limits, ListenerOptions, ServerOptions
+from .options import CallOptions, ClientOptions, ErlangTerms, Limits
 from .protocol.keys import Algorithm, Key, KeyRing, Scopes, format_key
-from .serve import ParentChannel, Plan, serve
+from .serving_commands import broker_command, serve_child, serve_command
 from .settings import Settings, load
-from .supervisor import supervise
 from .terminal import (
     EXIT_CODES,
     INTERRUPTED,
@@ -78,6 +76,10 @@ def backwater() -> None:
       backwater call http://127.0.0.1:8080 tasks add 1 2 --secret-file site.key
       backwater doctor http://127.0.0.1:8080 --secret-file site.key
     """  # noqa: D301 - click reads the escape
+
+
+for served in (serve_command, broker_command, serve_child):
+    backwater.add_command(served)
 
 
 # keygen --------------------------------------------------------------------------------------------------------------
@@ -135,71 +137,6 @@ def _close_new_file() -> None:
             os.fchmod(descriptor, 0o600)
     except (OSError, ValueError):
         return  # no file, or not ours: the doctor tells
-
-
-# serve ---------------------------------------------------------------------------------------------------------------
-
-
-@backwater.command("serve", epilog=SETTINGS_HELP)
-@click.argument("modules", nargs=-1, metavar="MODULE...")
-@with_settings("serve")
-def serve_command(modules: tuple[str, ...], config: str | None, **flags: Any) -> int:
-    """Serve the functions of modules until SIGTERM.
-
-    A MODULE is `tasks`, `statistics:mean,median` for some of its functions, `tasks:all`, or a file,
-    `examples/tasks.py`. Modules of the current directory are found.
-
-    \b
-      backwater serve tasks --secret-file site.key --port 8080
-      backwater serve tasks --tls-cert cert.pem --tls-key key.pem --processes 4 --state /var/lib/shop/calls.db
-      backwater serve tasks.py --secret-file site.key --reload
-      backwater serve tasks --secret-file site.key --erlang --erlang-secret-file cluster.key
-
-    \b
-    SIGTERM, SIGINT  take no more calls, let those in progress end for --grace seconds; again: stop at once
-    SIGHUP           read the file of keys again
-    """  # noqa: D301 - click reads the escape
-    settings = load("serve", {**flags, "modules": modules}, config)
-    if settings["processes"] < 1:
-        raise InvalidOption(f"processes is 1 or more, not {settings['processes']}")
-    _start_logging(settings["log_level"])
-    plan = _plan(settings)
-    log = logging.getLogger("backwater.serve")
-    for note in (*settings.notes, exposed_secret(plan.secret_file)):
-        if note is not None:
-            log.warning(note)
-    if settings["processes"] > 1 or settings["reload"]:
-        return supervise(plan, settings["processes"], reload=settings["reload"])
-    return serve(plan)
-
-
-_PLANNED = ("modules", "port", "address", "grace", "log_level")
-_PLANNED_ERLANG = ("erlang", "erlang_modules", "erlang_replay_window", "erlang_none")
-_PLANNED_PATHS = ("secret_file", "tls_cert", "tls_key", "client_ca", "state", "erlang_secret_file")
-
-
-def _plan(settings: Settings) -> Plan:
-    # Absolute, as a module may change the directory.
-    paths = {name: settings[name] and os.path.abspath(settings[name]) for name in _PLANNED_PATHS}  # noqa: PTH100 - "" stays
-    options = settings.given(ServerOptions, ListenerOptions, Limits)
-    options.pop("address", None)
-    return Plan(**{name: settings[name] for name in (*_PLANNED, *_PLANNED_ERLANG)}, **paths, options=options)
-
-
-@backwater.command("serve-child", hidden=True)
-@click.argument("descriptor", type=int)
-def serve_child(descriptor: int) -> int:
-    """Serve as a supervisor says over the descriptor."""
-    channel = ParentChannel(descriptor)
-    plan = channel.read_plan()
-    _start_logging(plan.log_level)
-    return serve(plan, channel)
-
-
-def _start_logging(level: str) -> None:
-    if level.lower() not in ("debug", "info", "warning", "error"):
-        raise InvalidOption(f"log_level is debug, info, warning or error, not {level!r}")
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 # call ----------------------------------------------------------------------------------------------------------------

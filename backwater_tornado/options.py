@@ -20,6 +20,8 @@ MIB = 1 << 20
 WIRES = ("backwater", "erlang")
 CLEAR_PORT = 8080
 TLS_PORT = 8443
+#: Where a broker that is told nothing keeps its messages: a file in the current directory.
+DEFAULT_STORE = "sqlite:backwater.db"
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?", re.ASCII)
 _PATH = re.compile(r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@%]+)*", re.ASCII)

@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from .broker_server import BrokerServer, start_broker
 from .errors import ConfigurationError, InvalidOption
 from .exposure import Exposure
 from .keyfiles import read_keys
@@ -49,6 +50,8 @@ class Plan:
     tls_key: str | None = None
     client_ca: str | None = None
     state: str | None = None
+    #: The URL of a broker's store: serve a broker, with or without modules beside.
+    store: str | None = None
     grace: float = 30.0
     log_level: str = "info"
     erlang: bool = False
@@ -60,7 +63,7 @@ class Plan:
     options: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if not self.modules:
+        if not self.modules and self.store is None:
             load_exposure(self.modules)  # says what to name
         if not self.secret_file:
             read_keys(self.secret_file)
@@ -122,22 +125,24 @@ class ParentChannel:
             self._file.read()
 
 
-def start_server(plan: Plan, exposure: Exposure) -> Server:
-    """Listen as the plan says; call it on the loop.
+async def start_server(plan: Plan, exposure: Exposure) -> Server | BrokerServer:
+    """Listen as the plan says.
 
     Raises:
-        ConfigurationError: keys, options, certificate or port.
+        ConfigurationError: keys, options, certificate, store or port.
     """
     keys = read_keys(plan.secret_file)
     options: dict[str, Any] = {"port": plan.listening_port, "address": plan.address, **plan.options}
     options["erlang"] = plan.erlang_options()
     if plan.state is not None:
         options["state"] = plan.state
+    if plan.tls_cert is not None:
+        options |= {"certfile": plan.tls_cert, "keyfile": plan.tls_key, "client_ca": plan.client_ca}
     try:
-        if plan.tls_cert is None:
-            return start_clear_server(keys, exposure, **options)
-        tls: dict[str, Any] = {"certfile": plan.tls_cert, "keyfile": plan.tls_key, "client_ca": plan.client_ca}
-        return start_tls_server(keys, exposure, **tls, **options)
+        if plan.store is not None:
+            return await start_broker(keys, plan.store, exposed=exposure, **options)
+        start: Callable[..., Server] = start_clear_server if plan.tls_cert is None else start_tls_server
+        return start(keys, exposure, **options)
     except ConfigurationError:
         raise
     except OSError as error:
@@ -154,7 +159,7 @@ def port_trouble(plan: Plan, error: OSError) -> InvalidOption:
 
 def serve(plan: Plan, channel: ParentChannel | None = None) -> int:
     """Serve until told to stop; gives the exit code."""
-    exposure = load_exposure(plan.modules)
+    exposure = load_exposure(plan.modules) if plan.modules else Exposure()
     return asyncio.run(_Serving(plan, exposure, channel).run())
 
 
@@ -170,7 +175,7 @@ class _Serving:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        server = start_server(self._plan, self._exposure)
+        server = await start_server(self._plan, self._exposure)
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload_keys, server)
@@ -188,7 +193,7 @@ class _Serving:
     def _stop(self) -> None:
         (self._insisted if self._asked.is_set() else self._asked).set()
 
-    def _reload_keys(self, server: Server) -> None:
+    def _reload_keys(self, server: Server | BrokerServer) -> None:
         try:
             keys = read_keys(self._plan.secret_file)
             file = self._plan.erlang_secret_file
@@ -199,7 +204,7 @@ class _Serving:
         server.reload_keys(keys, erlang=erlang)
         log.info("keys reloaded: %s", ", ".join(keys.ids))
 
-    async def _drain(self, server: Server) -> bool:
+    async def _drain(self, server: Server | BrokerServer) -> bool:
         """Stop gracefully; at once when a second signal comes."""
         draining = asyncio.ensure_future(server.stop(self._plan.grace))
         await asyncio.sleep(0)  # it has begun: no more connections by the time this is said

@@ -2,7 +2,7 @@
 
 Every setting has one name: `--max-keepalive`, `BACKWATER_MAX_KEEPALIVE` and `max_keepalive = 100` are the same. Most
 are fields of the options classes, and their help is the `#:` comment above the field. In the file a setting stands at
-the top, for all commands, or in the table of one: `[serve]`, `[call]`, `[doctor]`; its paths begin at its folder.
+the top, for all commands, or in the table of one: `[serve]`, `[broker]`, `[call]`; its paths begin at its folder.
 
 Rule: this is the only module of the package that reads the environment. A wrong value is refused with its origin.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from .errors import InvalidOption
-from .options import CallOptions, ClientOptions, Limits, ListenerOptions, ServerOptions
+from .options import DEFAULT_STORE, CallOptions, ClientOptions, Limits, ListenerOptions, ServerOptions
 
 PREFIX = "BACKWATER_"
 CONFIG_FILE = "backwater.toml"
@@ -158,35 +158,50 @@ def _unique(settings: Iterable[Setting]) -> dict[str, Setting]:
 _SECRET = Setting("secret_file", Kind.PATH, "The file of keys, as `backwater keygen` prints it.")
 _MODULES = Setting("modules", Kind.TEXTS, "What to expose, where no MODULE is given.", ())
 _ERLANG_NONE = Setting("erlang_none", Kind.TEXT, "The atom that is None: undefined, or nil for Elixir.", "undefined")
-_SERVE = (
+_LISTENING = (
     _SECRET,
-    _MODULES,
     Setting("address", Kind.TEXT, "The address to listen on; all of them by default."),
     Setting("port", Kind.WHOLE, "The port; 0 lets the system choose. 8080 by default, 8443 with TLS."),
     Setting("tls_cert", Kind.PATH, "The server's certificate with its chain, PEM: serve over TLS."),
     Setting("tls_key", Kind.PATH, "The key of the certificate, PEM."),
     Setting("client_ca", Kind.PATH, "Ask every client for a certificate of this authority, PEM."),
+    Setting("state", Kind.PATH, "A file that remembers calls and nonces across restarts and between processes."),
+    Setting("grace", Kind.NUMBER, "How long calls in progress may take to end after SIGTERM, seconds.", 30.0),
+    Setting("log_level", Kind.TEXT, "debug, info, warning or error.", "info"),
+)
+_SERVE = (
+    *_LISTENING,
+    _MODULES,
     Setting("erlang", Kind.SWITCH, "Answer nodes of Erlang's backwater too (version 1 of the wire).", False),
     Setting("erlang_secret_file", Kind.PATH, "The file of the keys that Erlang nodes sign with; by default the same."),
     Setting("erlang_modules", Kind.TEXTS, "What Erlang nodes may call, as MODULE; by default the same.", ()),
     Setting("erlang_replay_window", Kind.NUMBER, "A repeated message gets the answer it got, seconds; 0: never.", 60.0),
     _ERLANG_NONE,
     Setting("processes", Kind.WHOLE, "Processes on the port; they share the memory of calls.", 1),
-    Setting("state", Kind.PATH, "A file that remembers calls and nonces across restarts and between processes."),
-    Setting("grace", Kind.NUMBER, "How long calls in progress may take to end after SIGTERM, seconds.", 30.0),
     Setting("reload", Kind.SWITCH, "Start anew when a source file of the project changes; for development.", False),
-    Setting("log_level", Kind.TEXT, "debug, info, warning or error.", "info"),
+)
+_BROKER = (
+    Setting(
+        "store",
+        Kind.TEXT,
+        "Where messages are kept: sqlite:///absolute/path.db, sqlite:relative.db, memory://.",
+        DEFAULT_STORE,
+    ),
+    *_LISTENING,
+    Setting("processes", Kind.WHOLE, "Always 1: a broker is one process.", 1),
 )
 _DOCTOR = (
     _SECRET,
     Setting("calls", Kind.WHOLE, "Calls to measure.", 5),
     Setting("body_size", Kind.WHOLE, "The largest body to send, bytes.", 2 << 20),
 )
+_SERVER = (*settings_of(ListenerOptions), *settings_of(ServerOptions), *settings_of(Limits))
 _CLIENT = (*settings_of(ClientOptions), *settings_of(Limits))
 
 #: Every command that has settings.
 COMMANDS: Mapping[str, Mapping[str, Setting]] = {
-    "serve": _unique((*_SERVE, *settings_of(ListenerOptions), *settings_of(ServerOptions), *settings_of(Limits))),
+    "serve": _unique((*_SERVE, *_SERVER)),
+    "broker": _unique((*_BROKER, *_SERVER)),
     "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions), _ERLANG_NONE)),
     "doctor": _unique((*_DOCTOR, *_CLIENT)),
     "modules": _unique((_MODULES,)),

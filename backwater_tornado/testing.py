@@ -1,6 +1,6 @@
-"""For tests of programs that use this package: a real server in a with-block.
+"""For tests of programs that use this package: a real server, or broker, in a with-block.
 
-The server runs on its own loop in a thread of this process, listens on a free port of 127.0.0.1, and speaks the true
+It runs on its own loop in a thread of this process, listens on a free port of 127.0.0.1, and speaks the true
 protocol: encoding, signatures, limits and memory are those of production.
 """
 
@@ -9,24 +9,28 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from .broker_server import BrokerServer, start_broker
 from .server import Server, start_clear_server, start_tls_server
 
 T = TypeVar("T")
+R = TypeVar("R", bound="RunningServer")
 
 
 class RunningServer:
     """A server under test."""
 
-    def __init__(self, server: Server, secret: object, loop: asyncio.AbstractEventLoop, scheme: str) -> None:
+    def __init__(self, server: Server, secret: object, scheme: str) -> None:
         self.server = server
         self.secret = secret
         self.port = server.port
         self.url = f"{scheme}://127.0.0.1:{server.port}"
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
+        self._serving: Server | BrokerServer = server
 
     def run(self, function: Callable[[], T]) -> T:
         """Run a function on the server's loop and wait for its result."""
@@ -34,7 +38,16 @@ class RunningServer:
 
     def stop(self, grace: float = 5.0) -> bool:
         """Drain and stop the server before the block ends; False when calls were cut."""
-        return asyncio.run_coroutine_threadsafe(self.server.stop(grace), self._loop).result(grace + 10)
+        return asyncio.run_coroutine_threadsafe(self._serving.stop(grace), self._loop).result(grace + 10)
+
+
+class RunningBroker(RunningServer):
+    """A server under test with a broker behind it."""
+
+    def __init__(self, serving: BrokerServer, secret: object, scheme: str) -> None:
+        super().__init__(serving.server, secret, scheme)
+        self.broker = serving.broker
+        self._serving = serving
 
 
 async def _call(function: Callable[[], T]) -> T:
@@ -53,18 +66,47 @@ def running_server(
         certfile, keyfile: serve over TLS with them.
         options: as `start_clear_server`; the port is chosen by the system unless `port` is given.
     """
+
+    async def start(secret: object, **options: Any) -> RunningServer:
+        if certfile:
+            tls = {"certfile": certfile, "keyfile": keyfile}
+            return RunningServer(start_tls_server(secret, exposed, **tls, **options), secret, "https")
+        return RunningServer(start_clear_server(secret, exposed, **options), secret, "http")
+
+    with _running(start, secret, options) as running:
+        yield running
+
+
+@contextmanager
+def running_broker(
+    store: str = "memory://", secret: object = None, *, clock: Callable[[], float] = time.time, **options: Any
+) -> Iterator[RunningBroker]:
+    """Serve a broker for the length of a with-block; in memory unless `store` says otherwise.
+
+    Args:
+        store: as `start_broker`.
+        secret: a random one by default, see `RunningServer.secret`.
+        clock: the broker's own; where a test moves it by hand, the broker sees that within a second.
+        options: as `start_broker`; the port is chosen by the system unless `port` is given.
+    """
+
+    async def start(secret: object, **options: Any) -> RunningBroker:
+        scheme = "https" if "certfile" in options else "http"
+        return RunningBroker(await start_broker(secret, store, clock=clock, **options), secret, scheme)
+
+    with _running(start, secret, options) as running:
+        yield running
+
+
+@contextmanager
+def _running(start: Callable[..., Coroutine[Any, Any, R]], secret: object, options: dict[str, Any]) -> Iterator[R]:
     secret = secrets.token_bytes(32) if secret is None else secret
     options = {"port": 0, "address": "127.0.0.1", "ref": f"testing-{secrets.token_hex(4)}", **options}
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="backwater-testing", daemon=True)
     thread.start()
-    start: Callable[..., Server] = start_clear_server
-    if certfile:
-        start, options = start_tls_server, {**options, "certfile": certfile, "keyfile": keyfile}
     try:
-        starting = asyncio.run_coroutine_threadsafe(_call(lambda: start(secret, exposed, **options)), loop)
-        server = starting.result(10)
-        running = RunningServer(server, secret, loop, "https" if certfile else "http")
+        running = asyncio.run_coroutine_threadsafe(start(secret, **options), loop).result(10)
         try:
             yield running
         finally:

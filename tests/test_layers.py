@@ -69,6 +69,10 @@ TABLE: Mapping[str, May] = {
     "protocol.erlang.notation": May(f"{TERMS} {SHAPES} protocol.erlang.printing", never=IMPURE),
     "broker": May("errors broker", "msgspec", never=IMPURE),
     "broker.broker": May("errors context marks protocol.keys broker", "msgspec", never="os random secrets uuid socket"),
+    "broker.stores": May("errors broker", never=IMPURE),
+    "broker_server": May(
+        "errors options exposure protocol.keys server broker.broker broker.stores", never="os random secrets socket"
+    ),
     "broker.sqlite_file": May("errors", never="time random secrets uuid asyncio socket logging"),
     "broker.sqlite_store": May("errors broker", "msgspec", never="time random secrets uuid asyncio socket logging"),
     "broker.group_commit": May("errors", never="time os random secrets uuid socket logging"),
@@ -94,19 +98,20 @@ TABLE: Mapping[str, May] = {
     "client": May(f"{CALLING} curl tornado_engine coalescing gathering", "pycurl tornado"),
     "findings": May("errors options protocol.keys", never=IMPURE),
     "doctor": May(f"{CALLING} curl transfers findings", "pycurl"),
-    "__init__": May("errors options context marks exposure protocol memory_sqlite server client"),
+    "__init__": May("errors options context marks exposure protocol memory_sqlite server client broker_server"),
     "erlang": May("errors options protocol.erlang", never=IMPURE),
-    "testing": May(ALL_OF_OURS, "tornado"),
+    "testing": May(f"{ALL_OF_OURS} broker_server", "tornado"),
     "loading": May("errors exposure", never=IMPURE.replace("os ", "")),
     "keyfiles": May("errors protocol.keys", never=IMPURE),
     "settings": May("errors options", never="time random secrets asyncio socket"),
     "flags": May("errors settings erlang", "click", never=IMPURE),
     "terminal": May("errors protocol.codec erlang findings exposure", "click rich"),
-    "serve": May("errors options exposure keyfiles loading server"),
+    "serve": May("errors options exposure keyfiles loading server broker_server"),
     "supervisor": May("errors serve"),
     "cli": May(
-        f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading serve settings supervisor terminal", "click"
+        f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading serving_commands settings terminal", "click"
     ),
+    "serving_commands": May("errors flags keyfiles options serve settings supervisor", "click"),
     "__main__": May("cli"),
 }
 

@@ -330,7 +330,7 @@ def test_modules_as_json_has_the_options(tmp_path: Path) -> None:
     assert run(tmp_path, "modules", "marked.py").stdout == "async marked.f()  [idempotent, time_limit=5]\n"
 
 
-@pytest.mark.parametrize("command", [[], ["keygen"], ["serve"], ["call"], ["doctor"], ["modules"]])
+@pytest.mark.parametrize("command", [[], ["keygen"], ["serve"], ["broker"], ["call"], ["doctor"], ["modules"]])
 def test_every_command_has_help_with_an_example(tmp_path: Path, command: list[str]) -> None:
     done = run(tmp_path, *command, "--help")
     assert done.returncode == 0
@@ -380,6 +380,12 @@ def test_the_version_is_told(tmp_path: Path) -> None:
             ],
             "none.pem' cannot be used",
         ),
+        (["broker"], "give --secret-file"),
+        (["broker", "--secret-file", "site.key", "--processes", "2"], "a broker is one process"),
+        (["broker", "--secret-file", "site.key", "--store", "redis://there"], "there is no store redis:"),
+        (["broker", "--secret-file", "site.key", "--store", "sqlite:///none/at/all.db"], "No such file or directory"),
+        (["broker", "no_such_module", "--secret-file", "site.key"], "there is no module 'no_such_module'"),
+        (["broker", "--secret-file", "site.key", "--erlang"], "'--erlang'"),
         (["modules", "no_such_module"], "there is no module 'no_such_module'"),
         (["modules", "math:sqroot"], "there is no 'sqroot'"),
     ],
