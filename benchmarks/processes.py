@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,13 +23,24 @@ class BenchmarkError(Exception):
 
 
 class Process:
-    """A Python process of ours with a pipe to it. It ends when the pipe closes."""
+    """A Python process of ours with a pipe to it. It ends when the pipe closes.
 
-    def __init__(self, name: str, script: str, *arguments: object) -> None:
+    `python` is the one that runs it, `environment` is added to ours.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        script: str,
+        *arguments: object,
+        python: Path | str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.popen = subprocess.Popen(
-            [sys.executable, str(HERE / script), *map(str, arguments)],
+            [str(python), str(HERE / script), *map(str, arguments)],
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if script != "serve.py" else self.log,
             stderr=self.log,

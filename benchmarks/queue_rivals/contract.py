@@ -1,0 +1,82 @@
+"""What a rival is: how its worker is started, and how its users enqueue a task and get its result.
+
+Rule: every rival does the same work. The task writes one byte to a file, so that its having run can be counted without
+the broker, and gives 1; the result is kept; each rival runs at its own defaults. The table of rivals imports nothing of
+theirs: their modules are imported by their own Python, in the producer and in the worker.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+#: What a rival needs to run: started anew for each visit, but RabbitMQ, which takes too long to start.
+Service = Literal["redis", "rabbitmq", "file", "ours"]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One way to have tasks run.
+
+    Args:
+        about: library, broker, store of results.
+        module: its file here, imported by its own Python.
+        library: whose packages it needs, a key of LIBRARIES; empty: the Python that runs the benchmark.
+        service: what its tasks wait in.
+        worker: the command of its worker; `{bin}` is the folder of its Python's commands, `{module}` its module's name
+            for `import`, `{url}` the service's address, `{secret}` the file of the secret.
+        bulk: how its users enqueue many.
+        guarantee: what is safe, and what is lost when.
+        ours: it is the library under test.
+    """
+
+    about: str
+    module: str
+    library: str
+    service: Service
+    worker: tuple[str, ...]
+    bulk: str
+    guarantee: str
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """A producer that blocks. `ready` tells whether a result can be had by now.
+
+    It is None where the result is written before the next task begins, so that a full count of runs says it all.
+    """
+
+    send: Callable[[], Any]
+    send_many: Callable[[int], Sequence[Any]]
+    wait: Callable[[Any], object]
+    ready: Callable[[Any], bool] | None
+
+
+@dataclass(frozen=True)
+class Awaiting:
+    """The same for asyncio."""
+
+    send: Callable[[], Awaitable[Any]]
+    send_many: Callable[[int], Awaitable[Sequence[Any]]]
+    wait: Callable[[Any], Awaitable[object]]
+    ready: Callable[[Any], Awaitable[bool]]
+
+
+def run() -> int:
+    """What the task of every rival does."""
+    os.write(_marks(), b".")
+    return 1
+
+
+@functools.cache
+def _marks() -> int:
+    return os.open(os.environ["BENCHMARK_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+def url() -> str:
+    """Where the service is."""
+    return os.environ["BENCHMARK_URL"]
