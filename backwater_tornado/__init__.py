@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from .app import App, AsyncApp
 from .broker_server import BrokerServer, start_broker
 from .client import AsyncClient, Client, Module, call
 from .context import CallContext, current_call
@@ -60,6 +61,13 @@ from .errors import (
     SignatureStale,
     StorageFailed,
     StoreError,
+    TaskError,
+    TaskExpired,
+    TaskLost,
+    TaskNotAccepted,
+    TaskRejected,
+    TaskRevoked,
+    TimeLimitExceeded,
     TLSFailed,
     UnknownExchange,
     UnknownFunction,
@@ -71,11 +79,13 @@ from .errors import (
     UnsupportedEncoding,
     UnsupportedMediaType,
     Unverified,
+    UpstreamFailed,
     WrongAuthority,
 )
-from .exposure import Exposed, Exposure, expose
+from .exposure import Exposed, Exposure
 from .options import Endpoint
 from .protocol.keys import Key, KeyRing, Scopes
+from .results import AsyncResult, AwaitableResult, GroupResult
 from .server import (
     Server,
     application,
@@ -84,18 +94,27 @@ from .server import (
     start_tls_server,
     stop_server,
 )
+from .tasks.options import SendOptions
+from .tasks.signatures import Chain, Group, Signature, chain, chord, group, signature
+from .tasks.states import State
+from .tasks.task import Task, expose
 
 __version__ = version("backwater-tornado")
 
 __all__ = [
     "AlreadySettled",
+    "App",
+    "AsyncApp",
     "AsyncClient",
+    "AsyncResult",
+    "AwaitableResult",
     "BackwaterError",
     "BodyTooLarge",
     "BodyUndecodable",
     "BrokerServer",
     "CallContext",
     "CallFailed",
+    "Chain",
     "Client",
     "ConfigurationError",
     "DeadlineExceeded",
@@ -105,6 +124,8 @@ __all__ = [
     "Endpoint",
     "Exposed",
     "Exposure",
+    "Group",
+    "GroupResult",
     "IdempotencyConflict",
     "InternalError",
     "InvalidArguments",
@@ -138,18 +159,29 @@ __all__ = [
     "ResultTooLarge",
     "ResultUnserializable",
     "Scopes",
+    "SendOptions",
     "Server",
     "SessionGone",
     "SessionTaken",
+    "Signature",
     "SignatureFromFuture",
     "SignatureIncomplete",
     "SignatureInvalid",
     "SignatureMalformed",
     "SignatureMissing",
     "SignatureStale",
+    "State",
     "StorageFailed",
     "StoreError",
     "TLSFailed",
+    "Task",
+    "TaskError",
+    "TaskExpired",
+    "TaskLost",
+    "TaskNotAccepted",
+    "TaskRejected",
+    "TaskRevoked",
+    "TimeLimitExceeded",
     "UnknownExchange",
     "UnknownFunction",
     "UnknownKey",
@@ -160,12 +192,17 @@ __all__ = [
     "UnsupportedEncoding",
     "UnsupportedMediaType",
     "Unverified",
+    "UpstreamFailed",
     "WrongAuthority",
     "application",
     "call",
+    "chain",
+    "chord",
     "current_call",
     "expose",
+    "group",
     "routes",
+    "signature",
     "start_broker",
     "start_clear_server",
     "start_tls_server",

@@ -29,6 +29,7 @@ from backwater_tornado.protocol.keys import Scopes
 from .group_commit import GroupCommit, Grouping
 from .store import Store
 from .values import (
+    DEFAULT_EXCHANGE,
     Batch,
     Binding,
     DeadLetter,
@@ -39,12 +40,15 @@ from .values import (
     Poll,
     Publication,
     Published,
+    PublishState,
     Queue,
     QueueStats,
     Result,
     Session,
     Settlement,
     SettleState,
+    pack,
+    unpack,
 )
 
 log = logging.getLogger("backwater.broker")
@@ -177,19 +181,49 @@ class Broker:
     # Messages --------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
-    async def publish(self, publications: list[Publication], joins: list[Join] | None = None) -> list[Published]:
-        """Route messages into queues; when this returns they are safe. Each has its own answer, in order."""
-        joined = [each for join in joins or () for each in (*join.then, *(join.otherwise or ()))]
-        self._check_publish([*publications, *joined])
-        found, effects = await self._performer.perform(
-            lambda store: store.publish(publications, self._clock(), joins or ())
-        )
+    async def publish(
+        self, publications: list[Publication] | bytes, joins: list[Join] | bytes | None = None, create: bool = False
+    ) -> list[Published]:
+        """Route messages into queues; when this returns they are safe. Each has its own answer, in order.
+
+        Args:
+            publications, joins: as lists, or packed (`values.pack`).
+            create: make the queues that are named as routing keys of the default exchange and are not there.
+        """
+        listed = unpack(publications, list[Publication]) if isinstance(publications, bytes) else publications
+        joining = unpack(joins, list[Join]) if isinstance(joins, bytes) else joins or []
+        joined = [each for join in joining for each in (*join.then, *(join.otherwise or ()))]
+        self._check_publish([*listed, *joined])
+
+        def publish(store: Store) -> tuple[list[Published], Effects]:
+            now = self._clock()
+            if create and joined:
+                _create(store, joined, now)
+            found, effects = store.publish(listed, now, joining)
+            lost = [place for place, each in enumerate(found) if create and each.state is PublishState.UNROUTED]
+            if lost:
+                again = [listed[place] for place in lost]
+                _create(store, again, now)
+                answers, more = store.publish(again, now)
+                for place, answer in zip(lost, answers, strict=True):
+                    found[place] = answer
+                effects |= more
+            return found, effects
+
+        found, effects = await self._performer.perform(publish)
         self._wake(effects)
         return found
 
     @expose(idempotent=True)
-    async def receive(self, session: str, poll: Poll, wait: float = 0.0) -> Batch:
-        """The next messages of a session, at once or within `wait` seconds; what a poll says, see `Poll`."""
+    async def receive(self, session: str, poll: Poll, wait: float = 0.0, packed: bool = False) -> Batch | bytes:
+        """The next messages of a session, at once or within `wait` seconds; what a poll says, see `Poll`.
+
+        `packed`: as one binary, see `values.pack`.
+        """
+        batch = await self._wait_for_batch(session, poll, wait)
+        return pack(batch) if packed else batch
+
+    async def _wait_for_batch(self, session: str, poll: Poll, wait: float) -> Batch:
         self._check_consume(queue for queue, _ in poll.wants)
         session = self._named(session)
         waiting = self._supersede(session)
@@ -241,11 +275,12 @@ class Broker:
         return waiting
 
     @expose(idempotent=True)
-    async def settle(self, session: str, settlements: list[Settlement]) -> list[SettleState]:
-        """End deliveries of a session, or tell of them; each has its own answer, in order."""
-        self._check_publish(publication for settlement in settlements for publication in settlement.then)
+    async def settle(self, session: str, settlements: list[Settlement] | bytes) -> list[SettleState]:
+        """End deliveries of a session, or tell of them, as a list or packed; each has its own answer, in order."""
+        listed = unpack(settlements, list[Settlement]) if isinstance(settlements, bytes) else settlements
+        self._check_publish(publication for settlement in listed for publication in settlement.then)
         named = self._named(session)
-        found, effects = await self._performer.perform(lambda store: store.settle(named, settlements, self._clock()))
+        found, effects = await self._performer.perform(lambda store: store.settle(named, listed, self._clock()))
         self._wake(effects)
         return found
 
@@ -257,7 +292,7 @@ class Broker:
     # Sessions --------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
-    async def open_session(self, session: str, ttl: float = TTL) -> None:
+    async def open_session(self, session: str, ttl: float = TTL, about: bytes = b"") -> None:
         """A receiver, which holds what it receives for as long as it is heard of within `ttl` seconds."""
         made = Session(self._named(session), self._caller(), ttl)
         await self._performer.perform(lambda store: store.open_session(made, self._clock()))
@@ -408,6 +443,15 @@ def _check(names: Iterable[str], allows: Callable[[str], bool], verb: str) -> No
     for name in names:
         if not allows(name):
             raise QueueNotInScope(f"the key may not {verb} {name[:100]!r}")
+
+
+def _create(store: Store, publications: Iterable[Publication], now: float) -> None:
+    """Make the queues that these name and that are not there."""
+    names = {each.routing_key for each in publications if each.exchange == DEFAULT_EXCHANGE}
+    there = {each.queue.name for each in store.stats(sorted(names), now)}
+    missing = [Queue(name) for name in sorted(names - there)]
+    if missing:
+        store.declare(missing, now)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -27,7 +27,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 #: What `expose` leaves as it is: a descriptor of a class.
-D = TypeVar("D", bound=staticmethod[Any, Any] | classmethod[Any, Any, Any])
+D = TypeVar("D", bound="staticmethod[Any, Any] | classmethod[Any, Any, Any]")
 
 
 class Task(Protocol[P, R_co]):

@@ -175,7 +175,7 @@ def _publication(call: Signature, context: Context, id: str, joins: tuple[str, .
     )
     message = Message(
         id,
-        codec_of(media_type).encode([call.args, call.kwargs]),
+        codec_of(media_type).encode([list(call.args), call.kwargs]),
         headers=encode_headers(headers),
         content_type=media_type,
         priority=options.priority or 0,
