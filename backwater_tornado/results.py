@@ -11,8 +11,8 @@ Rule: every question is one line over a flow (`tasks.flows`); what an outcome me
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from .broker.values import Result
 from .errors import RemoteError
@@ -21,17 +21,46 @@ from .tasks.messages import Inputs, input_ids
 from .tasks.outcomes import error_of, read_outcome, revoked, state_of
 from .tasks.states import FINAL, State
 
-if TYPE_CHECKING:
-    from .app import App, AsyncApp, _Application
-
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Reading(Protocol):
+    """How results are waited for, and read."""
+
+    #: How long one ask may wait at the broker, seconds.
+    poll_wait: float
+    #: Seconds, monotonic.
+    clock: Callable[[], float]
+    #: Raise remote exceptions as their own classes, where they are builtins or among `exceptions`.
+    rethrow: bool
+    exceptions: tuple[type[Exception], ...]
+
+
+class Driver(Reading, Protocol):
+    """Whoever runs flows to their end: an `App`."""
+
+    def drive(self, flow: Flow[T]) -> T:
+        """In this thread."""
+        ...
+
+    async def drive_async(self, flow: Flow[T]) -> T:
+        """On the loop."""
+        ...
+
+
+class AsyncDriver(Reading, Protocol):
+    """Whoever runs flows to their end on the loop: an `AsyncApp`."""
+
+    async def drive(self, flow: Flow[T]) -> T:
+        """On the loop."""
+        ...
 
 
 class _Known:
     """What the broker said of one task."""
 
-    def __init__(self, result: Result | None, app: _Application) -> None:
+    def __init__(self, result: Result | None, app: Reading) -> None:
         self._app = app
         self.outcome = None if result is None else result.outcome
         self.state = state_of(self.outcome)
@@ -67,12 +96,12 @@ class _Known:
         return self.value
 
 
-def _wait(app: _Application, id: str, timeout: float | None, propagate: bool) -> Flow[Any]:
+def _wait(app: Reading, id: str, timeout: float | None, propagate: bool) -> Flow[Any]:
     found = yield from wait_flow([id], timeout, app.poll_wait, app.clock)
     return _Known(found[id], app).result(propagate=propagate)
 
 
-def _wait_all(app: _Application, shape: Inputs, timeout: float | None, propagate: bool) -> Flow[Any]:
+def _wait_all(app: Reading, shape: Inputs, timeout: float | None, propagate: bool) -> Flow[Any]:
     found = yield from wait_flow(input_ids(shape), timeout, app.poll_wait, app.clock)
     return _shaped(shape, {name: _Known(each, app) for name, each in found.items()}, propagate)
 
@@ -83,12 +112,12 @@ def _shaped(shape: Inputs, found: Mapping[str, _Known], propagate: bool) -> Any:
     return [_shaped(each, found, propagate) for each in shape]
 
 
-def _look(app: _Application, id: str) -> Flow[_Known]:
+def _look(app: Reading, id: str) -> Flow[_Known]:
     (found,) = yield from look_flow([id])
     return _Known(found, app)
 
 
-def _look_all(app: _Application, ids: Sequence[str]) -> Flow[list[_Known]]:
+def _look_all(app: Reading, ids: Sequence[str]) -> Flow[list[_Known]]:
     found = yield from look_flow(ids)
     return [_Known(each, app) for each in found]
 
@@ -119,7 +148,7 @@ class AsyncResult(_Handle, Generic[T_co]):
         parent: of the last of a chain: the one before it.
     """
 
-    def __init__(self, id: str, app: App, parent: AsyncResult[Any] | GroupResult | None = None) -> None:
+    def __init__(self, id: str, app: Driver, parent: AsyncResult[Any] | GroupResult | None = None) -> None:
         self.id = id
         self.parent = parent
         self._app = app
@@ -200,7 +229,7 @@ class AsyncResult(_Handle, Generic[T_co]):
 class GroupResult(_Handle):
     """Several tasks that were sent together: of a group, or of a chain that ends in one."""
 
-    def __init__(self, shape: Inputs, app: App, parent: AsyncResult[Any] | GroupResult | None = None) -> None:
+    def __init__(self, shape: Inputs, app: Driver, parent: AsyncResult[Any] | GroupResult | None = None) -> None:
         self._app = app
         self._shape = shape
         self.parent = parent
@@ -258,7 +287,7 @@ class GroupResult(_Handle):
         return self._app.drive(_look_all(self._app, list(input_ids(self._shape))))
 
 
-def make_result(shape: Inputs, app: App) -> AsyncResult[Any] | GroupResult:
+def make_result(shape: Inputs, app: Driver) -> AsyncResult[Any] | GroupResult:
     """The handle of what an order's result is made of."""
     return AsyncResult(shape, app) if isinstance(shape, str) else GroupResult(shape, app)
 
@@ -269,7 +298,7 @@ class AwaitableResult(_Handle, Generic[T]):
     The rest as `AsyncResult`, and awaited.
     """
 
-    def __init__(self, shape: Inputs, app: AsyncApp) -> None:
+    def __init__(self, shape: Inputs, app: AsyncDriver) -> None:
         self._app = app
         self._shape = shape
         self._ids = list(input_ids(shape))

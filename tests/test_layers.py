@@ -42,7 +42,8 @@ SHAPES = "protocol.erlang.tags protocol.erlang.terms protocol.erlang.maps"
 
 #: What the edges, which hold everything together, choose from.
 ALL_OF_OURS = (
-    "__init__ marks coalescing curl transfers gathering tornado_engine client service conversations handlers server "
+    "__init__ marks app results tasks coalescing curl transfers gathering tornado_engine client service conversations "
+    "handlers server "
     f"{CALLING} {SERVING}"
 )
 
@@ -76,7 +77,9 @@ TABLE: Mapping[str, May] = {
     "broker.sqlite_file": May("errors", never="time random secrets uuid asyncio socket logging"),
     "broker.sqlite_store": May("errors broker", "msgspec", never="time random secrets uuid asyncio socket logging"),
     "broker.group_commit": May("errors", never="time os random secrets uuid socket logging"),
-    "tasks": May("errors tasks", "msgspec", never=IMPURE),
+    "tasks": May("errors broker.values protocol.codec tasks", "msgspec", never=IMPURE),
+    "tasks.outcomes": May("errors broker.values protocol.codec protocol.problems tasks", never=IMPURE),
+    "tasks.task": May("errors marks results tasks", never=IMPURE),
     "tasks.schedule": May("errors", "cronsim msgspec", never=IMPURE),
     "owners": May("errors", never="time random secrets asyncio socket logging"),
     "memory_sqlite": May("errors owners protocol.memory", never="time random secrets asyncio socket logging"),
@@ -98,7 +101,9 @@ TABLE: Mapping[str, May] = {
     "client": May(f"{CALLING} curl tornado_engine coalescing gathering", "pycurl tornado"),
     "findings": May("errors options protocol.keys", never=IMPURE),
     "doctor": May(f"{CALLING} curl transfers findings", "pycurl"),
-    "__init__": May("errors options context marks exposure protocol memory_sqlite server client broker_server"),
+    "results": May("errors broker.values tasks", never=IMPURE),
+    "app": May("errors broker.values client driving results tasks", "msgspec", never="random secrets socket logging"),
+    "__init__": May("errors options context exposure protocol server client app results tasks broker_server"),
     "erlang": May("errors options protocol.erlang", never=IMPURE),
     "testing": May(f"{ALL_OF_OURS} broker_server", "tornado"),
     "loading": May("errors exposure", never=IMPURE.replace("os ", "")),

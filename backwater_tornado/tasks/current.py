@@ -7,12 +7,9 @@ application as an argument.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from backwater_tornado.errors import InvalidOption
-
-if TYPE_CHECKING:
-    from .signatures import Canvas
 
 #: What sending gives: an `AsyncResult` or a `GroupResult` of `results`.
 Sent = Any
@@ -21,8 +18,8 @@ Sent = Any
 class Sender(Protocol):
     """An application that sends."""
 
-    def send(self, canvas: Canvas, /) -> Sent:
-        """Hand it to the broker."""
+    def send(self, canvas: Any, /) -> Sent:
+        """Hand a canvas of `signatures` to the broker."""
         ...
 
 
