@@ -70,13 +70,11 @@ class _Application:
         self.clock = time.monotonic
         self.rethrow, self.exceptions = self.options.rethrow_remote_exceptions, self.options.exceptions
 
-    def plan(self, canvas: Canvas) -> Order:
-        """What the broker is told to make of a canvas."""
-        return plan_canvas(canvas, self._context())
-
-    def _context(self) -> Context:
+    def plan(self, canvases: Iterable[Canvas]) -> list[Order]:
+        """What the broker is told to make of each canvas."""
         options = self.options
-        return Context(now=time.time(), new_id=new_id, queue=options.queue, result_expires=options.result_expires)
+        context = Context(now=time.time(), new_id=new_id, queue=options.queue, result_expires=options.result_expires)
+        return [plan_canvas(canvas, context) for canvas in canvases]
 
     def _timeout(self, ask: Ask[Any]) -> float:
         return ask.wait + self.options.send_timeout
@@ -126,7 +124,7 @@ class App(_Application):
 
     def send_many(self, canvases: Iterable[Canvas]) -> list[Any]:
         """Send many in as few requests as possible; their results in their order. Errors as `send`."""
-        orders = [self.plan(canvas) for canvas in canvases]
+        orders = self.plan(canvases)
         self.drive(send_flow(orders))
         return [make_result(order.result, self) for order in orders]
 
@@ -196,7 +194,7 @@ class AsyncApp(_Application):
 
     async def send_many(self, canvases: Iterable[Canvas]) -> list[AwaitableResult[Any]]:
         """See `App.send_many`."""
-        orders = [self.plan(canvas) for canvas in canvases]
+        orders = self.plan(canvases)
         await self.drive(send_flow(orders))
         return [AwaitableResult(order.result, self) for order in orders]
 

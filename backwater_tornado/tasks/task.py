@@ -131,7 +131,7 @@ class _Calls:
 
     def __init__(self, function: Any) -> None:
         self._function = function
-        self._options: SendOptions | None = None
+        self._sending: tuple[str, SendOptions] | None = None
 
     def delay(self, *args: Any, **kwargs: Any) -> Any:
         """See `Task`."""
@@ -143,16 +143,19 @@ class _Calls:
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """See `Task`."""
-        return self.signature(args, kwargs)
+        name, options = self._known()
+        return Signature(name, args, kwargs, options)
 
     def si(self, *args: Any, **kwargs: Any) -> Signature:
         """See `Task`."""
-        return Signature(task_name(self._function), args, kwargs, self._sending(), immutable=True)
+        name, options = self._known()
+        return Signature(name, args, kwargs, options, immutable=True)
 
     def signature(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Signature:
         """See `Task`."""
-        chosen = make_send_options(options, self._sending()) if options else self._sending()
-        return Signature(task_name(self._function), tuple(args), {} if kwargs is None else dict(kwargs), chosen)
+        name, own = self._known()
+        chosen = make_send_options(options, own) if options else own
+        return Signature(name, tuple(args), {} if kwargs is None else dict(kwargs), chosen)
 
     def map(self, items: Iterable[Any]) -> Group:
         """See `Task`."""
@@ -162,11 +165,11 @@ class _Calls:
         """See `Task`."""
         return Group(tuple(self.s(*item) for item in items))
 
-    def _sending(self) -> SendOptions:
-        """What the function says of its sending."""
-        if self._options is None:
-            self._options = send_options_of(self._function)
-        return self._options
+    def _known(self) -> tuple[str, SendOptions]:
+        """The task's name, and what its function says of its sending."""
+        if self._sending is None:
+            self._sending = task_name(self._function), send_options_of(self._function)
+        return self._sending
 
 
 #: Options of `@expose` that concern the sender.

@@ -43,9 +43,11 @@ class Context:
     #: The task that sends, if one does.
     root: str = ""
     parent: str = ""
+    #: Headers that were written: for a task with these options (by identity, kept beside) and this root.
+    written: dict[tuple[str, int], tuple[SendOptions, str, bytes]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Order:
     """What is published, and what the result is made of."""
 
@@ -159,24 +161,13 @@ class _Planner:
         self.joins.append(Join(id, size, tuple(then), tuple(otherwise), expires=expires))
 
 
-def _publication(call: Signature, context: Context, id: str, joins: tuple[str, ...], before: _Before) -> Publication:
+def _publication(call: Signature, context: Context, own: str, joins: tuple[str, ...], before: _Before) -> Publication:
     options = call.options
     media_type = media_type_of(options.serializer)
-    headers = TaskHeaders(
-        call.task,
-        root=context.root,
-        parent=context.parent,
-        inputs=None if call.immutable else before.inputs,
-        inputs_by_id=before.by_id,
-        time_limit=options.time_limit,
-        soft_time_limit=options.soft_time_limit,
-        max_retries=options.max_retries,
-        custom=MSGPACK.encode(options.headers) if options.headers else b"",
-    )
     message = Message(
-        id,
+        own,
         codec_of(media_type).encode([list(call.args), call.kwargs]),
-        headers=encode_headers(headers),
+        headers=_headers(call, context, before),
         content_type=media_type,
         priority=options.priority or 0,
         not_before=options.eta,
@@ -189,6 +180,31 @@ def _publication(call: Signature, context: Context, id: str, joins: tuple[str, .
     return Publication(
         message, options.queue or context.queue, delay=options.countdown or 0.0, lifetime=options.expires
     )
+
+
+def _headers(call: Signature, context: Context, before: _Before) -> bytes:
+    """The headers, encoded; those of like calls are alike, and many like calls are sent at once."""
+    plain = before is _NOTHING
+    known = context.written.get((call.task, id(call.options))) if plain else None
+    if known is not None and known[0] is call.options and known[1] == context.root:
+        return known[2]
+    options = call.options
+    written = encode_headers(
+        TaskHeaders(
+            call.task,
+            root=context.root,
+            parent=context.parent,
+            inputs=None if call.immutable else before.inputs,
+            inputs_by_id=before.by_id,
+            time_limit=options.time_limit,
+            soft_time_limit=options.soft_time_limit,
+            max_retries=options.max_retries,
+            custom=MSGPACK.encode(options.headers) if options.headers else b"",
+        )
+    )
+    if plain:
+        context.written[call.task, id(options)] = (options, context.root, written)
+    return written
 
 
 def _keep_result(options: SendOptions, context: Context, joins: tuple[str, ...]) -> float | None:
