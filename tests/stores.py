@@ -5,11 +5,13 @@ A new store is one line in `STORES`; whether it survives a restart is said there
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from backwater_tornado.broker.memory_store import MemoryStore
 from backwater_tornado.broker.sqlite_store import SqliteStore
@@ -75,6 +77,28 @@ class SharedTransactions:
         return run
 
 
+class TransientQueues:
+    """A store all of whose queues are transient."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def declare(self, things: Sequence[Exchange | Queue | Binding], now: float) -> Effects:
+        made = [replace(thing, transient=True) if isinstance(thing, Queue) else thing for thing in things]
+        return self._store.declare(made, now)
+
+    def stats(self, queues: Sequence[str] | None, now: float) -> list[QueueStats]:
+        found = self._store.stats(queues, now)
+        return [replace(stats, queue=replace(stats.queue, transient=False)) for stats in found]
+
+
+def transient(path: Path, remember: float) -> Store:
+    return cast("Store", TransientQueues(SqliteStore(path, remember)))
+
+
 def grouped(path: Path, remember: float) -> Store:
     return cast("Store", SharedTransactions(SqliteStore(path, remember)))
 
@@ -83,6 +107,7 @@ STORES = [
     StoreKind("memory", lambda folder, remember: MemoryStore(remember)),
     StoreKind("sqlite", lambda folder, remember: SqliteStore(folder / "broker.db", remember), survives=True),
     StoreKind("sqlite, grouped", lambda folder, remember: grouped(folder / "broker.db", remember), survives=True),
+    StoreKind("sqlite, transient", lambda folder, remember: transient(folder / "broker.db", remember)),
 ]
 
 START = 1_000_000.0

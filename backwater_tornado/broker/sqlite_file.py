@@ -4,9 +4,12 @@ Rules:
 
 * One process. Whoever opens the file holds a `flock` on a file beside it, which the kernel releases when the process
   dies, however it dies.
-* One writer. Every operation is a transaction, with the write lock from its start, and synced to disk before it
-  returns. `transaction` makes one of several operations: each is a savepoint of it, so that one that raises has done
-  nothing and the others are not disturbed. Readers have a connection of their own and wait for nobody.
+* One writer. Every operation is a transaction, with the write lock from its start. `transaction` makes one of several
+  operations: each is a savepoint of it, so that one that raises has done nothing and the others are not disturbed; with
+  none it is nothing. Readers have a connection of their own and wait for nobody.
+* Durable. What has to be is synced to disk before its transaction returns, with all that was committed before. SQLite
+  could only sync every commit or none; so the log is synced here, after a commit that asks for it. A disk that fails
+  to do that may have lost any of it, and says so once only: then the file is closed for good.
 * Versions. The schema is a list of migrations; `user_version` says how many of them a file has seen.
 * SQLite's connections must not cross a fork, not even idle: they are closed before it, and opened again in the parent
   when they are next used. In the child the file is closed.
@@ -32,6 +35,8 @@ from backwater_tornado.errors import ConfigurationError, StorageFailed
 APPLICATION: Final = 0x62776272
 #: KiB of pages kept in memory by each connection.
 _CACHE: Final = 64 * 1024
+_sync: Final = getattr(os, "fdatasync", os.fsync)
+_GIVEN_UP: Final = "an operation of the same transaction has failed"
 #: Pages in the log that make a commit move them into the database.
 _CHECKPOINT: Final = 4000
 
@@ -59,6 +64,10 @@ class SqliteFile:
         self._reader: sqlite3.Connection | None = None
         self._closed = ""
         self._grouped_by: int | None = None
+        #: Of the transaction that goes on: whether it has begun to write, and whether it has to be synced.
+        self._begun = False
+        self._durable = False
+        self._log_fd = -1
         self.undone = 0
         with self._lock:  # a fork waits until all is open
             self._lock_fd = _lock(self._path)
@@ -81,34 +90,47 @@ class SqliteFile:
         with self._lock:
             if self._grouped_by is not None:
                 raise RuntimeError("transactions of a store do not nest")
-            with self._translated():
-                self._connect().execute("BEGIN IMMEDIATE")
+            self._check_open()
             self._grouped_by = threading.get_ident()
             try:
                 yield
-                with self._translated():
-                    self._connect().execute("COMMIT")
+                if self._begun:
+                    with self._translated():
+                        self._commit()
             except BaseException:
                 self._roll_back("ROLLBACK")
                 raise
             finally:
                 self._grouped_by = None
+                self._begun = False
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One operation: alone a transaction, a savepoint of one within `transaction`."""
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One operation: alone a transaction, a savepoint of one within `transaction`.
+
+        It is synced before the transaction returns, unless it is not `durable` and nobody calls `make_durable`.
+        """
         with self._lock, self._translated():
-            db = self._connect()
             grouped = self._grouped_by is not None
-            if grouped and not db.in_transaction:  # SQLite itself has given up all of it
-                raise StorageFailed("an operation of the same transaction has failed")
-            db.execute("SAVEPOINT operation" if grouped else "BEGIN IMMEDIATE")
             try:
+                db = self._begin()
+                self._durable |= durable
+                if grouped:
+                    db.execute("SAVEPOINT operation")
                 yield db
-                db.execute("RELEASE operation" if grouped else "COMMIT")
+                if grouped:
+                    db.execute("RELEASE operation")
+                else:
+                    self._commit()
             except BaseException:
                 self._roll_back("ROLLBACK TO operation" if grouped else "ROLLBACK")
                 raise
+            finally:
+                self._begun = self._begun and grouped
+
+    def make_durable(self) -> None:
+        """The operation that goes on has to be synced."""
+        self._durable = True
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -140,7 +162,30 @@ class SqliteFile:
                 os.close(self._lock_fd)
                 self._lock_fd = -1
 
-    # Connections
+    # Transactions
+
+    def _begin(self) -> sqlite3.Connection:
+        db = self._connect()
+        if not self._begun:
+            self._begun, self._durable = True, False
+            db.execute("BEGIN IMMEDIATE")  # if it fails, nobody else in the same transaction waits for the lock again
+        elif not db.in_transaction:  # SQLite itself has given up all of it
+            raise StorageFailed(_GIVEN_UP)
+        return db
+
+    def _commit(self) -> None:
+        self._connect().execute("COMMIT")
+        if not self._durable:
+            return
+        try:
+            if self._log_fd < 0:
+                self._log_fd = os.open(f"{self._path}-wal", os.O_RDONLY)
+            _sync(self._log_fd)
+        except OSError:
+            self._closed = "the disk has failed to keep what was written; start the broker again"
+            with self._read_lock:
+                self._disconnect()
+            raise
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -156,8 +201,7 @@ class SqliteFile:
         try:
             self._writer.execute(how)
         except sqlite3.Error:
-            self._writer.close()  # which rolls back
-            self._writer = None
+            self._close_writer()  # which rolls back
 
     def _check_open(self) -> None:
         if self._closed:
@@ -166,16 +210,24 @@ class SqliteFile:
     def _connect(self) -> sqlite3.Connection:
         if self._writer is None:
             self._check_open()
-            if self._grouped_by is not None:
-                raise StorageFailed("an operation of the same transaction has failed")
+            if self._begun:
+                raise StorageFailed(_GIVEN_UP)
             self._writer = self._open()
         return self._writer
 
     def _disconnect(self) -> None:
-        for db in (self._reader, self._writer):
-            if db is not None:
-                db.close()
-        self._reader = self._writer = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._close_writer()
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._log_fd >= 0:  # the log may be another one afterwards
+            os.close(self._log_fd)
+            self._log_fd = -1
 
     def _open(self) -> sqlite3.Connection:
         # Never creates the file: a store that somebody deleted must not come back empty.
@@ -188,7 +240,7 @@ class SqliteFile:
             cached_statements=512,
         )
         try:
-            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA synchronous = NORMAL")  # see above
             db.execute(f"PRAGMA cache_size = -{_CACHE}")
             db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         except BaseException:

@@ -22,6 +22,9 @@ from .values import Batch, Delivery, Poll, Queue, Session, Settlement, SettleSta
 #: A queue with a rate hands out at most what it may in so many seconds at once; one message in any case.
 BURST: Final = 0.1
 
+#: Tokens that a store may give away while it is open.
+ERA: Final = 1 << 32
+
 _LEASES: Final = f"SELECT {COPY}, {CONTENT} FROM copies c JOIN contents x USING (seq)"
 
 
@@ -43,6 +46,7 @@ def end_session(messages: Messages, session: str) -> None:
     rows = messages.rows
     if not rows.db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount:
         return
+    rows.durable = True
     for name in [name for name, spec in rows.topology.queues.items() if spec.exclusive == session]:
         messages.delete(name)
     leases = rows.find(f"c.state = {LEASED} AND c.session = ? ORDER BY c.token", session)
@@ -57,6 +61,20 @@ def end_session(messages: Messages, session: str) -> None:
         messages.idle(rows.there(name))
         if rows.topology.queues[name].auto_delete:
             messages.delete(name)
+
+
+def restart(messages: Messages) -> None:
+    """The store is opened: drop what is transient."""
+    rows = messages.rows
+    # What was leased last may have been lost with the power, and its tokens with it: none is given away twice.
+    rows.db.execute("UPDATE counters SET value = (value / :era + 1) * :era WHERE name = 'token'", {"era": ERA})
+    for name in [name for name, spec in rows.topology.queues.items() if spec.transient]:
+        for (number,) in rows.db.execute("SELECT number FROM dead WHERE queue = ?", (name,)).fetchall():
+            messages.drop(number)
+        messages.delete(name)
+        out = f"c.state = {LEASED} AND c.session IN (SELECT id FROM sessions) AND c.queue = ?"
+        for copy in rows.find(out, name):
+            messages.come_back(copy)
 
 
 class Leases:
@@ -117,6 +135,7 @@ class Leases:
             found.append((line, spec, wanted))
             new = rows.db.execute("INSERT OR IGNORE INTO receivers VALUES (?, ?)", (name, self._session)).rowcount
             if new:
+                rows.durable = True
                 self._messages.idle(line)
         return found
 
@@ -172,7 +191,7 @@ class Leases:
             line.ready -= len(copies)
             line.leased += len(copies)
             line.delivered += len(copies)
-            self._rows.lease(copies, self._session)
+            self._rows.lease(line.name, copies, self._session)
         return taken
 
     # Settling

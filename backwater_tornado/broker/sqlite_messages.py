@@ -102,6 +102,7 @@ class Messages:
         line = self.rows.line(name)
         if line is None or line.deleted:
             return 0
+        self.rows.durable = True
         dropped = self.purge(line)
         self.rows.topology.remove_queue(self.rows.db, name)
         self.rows.db.execute("DELETE FROM receivers WHERE queue = ?", (name,))
@@ -131,6 +132,7 @@ class Messages:
 
     def publish(self, publications: Sequence[Publication], joins: Sequence[Join]) -> list[Published]:
         """Route them; a full queue refuses."""
+        self.rows.durable |= bool(joins)
         for join in joins:
             self._pending.extend(self.joins.add(join))
         self.rows.learn(publication.message.id for publication in publications)
@@ -225,6 +227,7 @@ class Messages:
     def _arrive_ended(self, publication: Publication, digest: bytes, outcome: Outcome) -> None:
         """Take note of a message that goes into no queue."""
         message = publication.message
+        self.rows.durable = True
         cancelled = self.rows.known(message.id)
         number = self.rows.next_seq(1) if cancelled is None else cancelled.number
         known = Known(number, message.id, digest, until=self._until)
@@ -293,6 +296,7 @@ class Messages:
     def _tell(self, id: str, keep: float | None, outcome: Outcome, final: bool) -> None:
         if keep is not None and ends.write_result(self.rows.db, Result(id, outcome, final, self.now), keep):
             self._results.add(id)
+            self.rows.durable = True
 
     def end(self, copy: Copy, outcome: Outcome | None, failed: bool) -> None:
         """A copy is gone."""
@@ -347,6 +351,7 @@ class Messages:
     def _count(self, known: Known, failed: bool) -> None:
         """A message has ended: free its key, count it for its joins."""
         ends.release(self.rows.db, known.unique_key, known.id)
+        self.rows.durable |= known.joins is not None
         for join in unpack_names(known.joins):
             self._pending.extend(self.joins.count(join, known.id, failed))
 

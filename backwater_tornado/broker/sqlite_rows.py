@@ -183,11 +183,16 @@ def chosen(db: sqlite3.Connection, select: str, first: Sequence[Any], values: It
 
 
 class Rows:
-    """The rows that one operation has read, and those that it has made."""
+    """The rows that one operation has read, and those that it has made.
+
+    Attributes:
+        durable: whether a change concerns more than transient queues, so that it must not be lost.
+    """
 
     def __init__(self, db: sqlite3.Connection, topology: Topology) -> None:
         self.db: Final = db
         self.topology: Final = topology
+        self.durable = False
         self._known: Final[dict[str, Known | None]] = {}
         self._introduced: Final[dict[str, Known]] = {}
         self._changed: Final[dict[str, Known]] = {}
@@ -284,24 +289,34 @@ class Rows:
         self._next_seq += copies
         return self._next_seq - copies
 
+    def _concern(self, queue: str) -> None:
+        if not self.durable:
+            spec = self.topology.queues.get(queue)
+            self.durable = spec is None or not spec.transient
+
     def insert(self, copy: Copy, envelope: bytes, body: bytes, *, replayed: bool = False) -> None:
         """A new copy."""
+        self._concern(copy.queue)
         self._contents.append((copy.seq, envelope, body))
         times = copy.published, copy.due, copy.expires, copy.keep_result, copy.count
         self._copies.append((copy.seq, copy.id, copy.queue, copy.state, copy.rank, *times, replayed))
 
     def delete(self, copy: Copy) -> None:
         """A copy is gone."""
+        self._concern(copy.queue)
         self._gone.append((copy.seq,))
 
     def write(self, copy: Copy) -> None:
         """A copy that was there has changed; it is in no session's hands."""
+        self._concern(copy.queue)
         self._written.append(
             (copy.state, copy.rank, copy.due, copy.expires, copy.keep_result, copy.count, copy.seq),
         )
 
-    def lease(self, copies: Iterable[Copy], session: str) -> None:
-        """These are in a session's hands."""
+    def lease(self, queue: str, copies: Sequence[Copy], session: str) -> None:
+        """These, of one queue, are in a session's hands."""
+        if copies:
+            self._concern(queue)
         self.db.executemany(
             f"UPDATE copies SET state = {LEASED}, count = ?, token = ?, session = ? WHERE seq = ?",
             [(copy.count, copy.token, session, copy.seq) for copy in copies],

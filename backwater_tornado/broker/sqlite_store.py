@@ -20,7 +20,7 @@ from backwater_tornado.errors import UnknownQueue
 from . import sqlite_ends as ends
 from . import sqlite_topology as topology
 from .sqlite_file import SqliteFile
-from .sqlite_leases import Leases, end_session, open_session
+from .sqlite_leases import Leases, end_session, open_session, restart
 from .sqlite_listing import count_queues, list_dead
 from .sqlite_messages import Messages
 from .sqlite_rows import Rows
@@ -57,8 +57,24 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _LATEST: Final = """
 SELECT max((SELECT coalesce(max(until), -9e999) FROM ids WHERE until IS NOT NULL) - :remember,
     (SELECT coalesce(max(until), -9e999) FROM settled) - :remember,
-    (SELECT coalesce(max(expires - ttl), -9e999) FROM sessions))
+    (SELECT coalesce(max(expires - ttl), -9e999) FROM sessions),
+    coalesce((SELECT published FROM copies ORDER BY seq DESC LIMIT 1), -9e999))
 """
+
+#: When time brings the next of each kind; first those that somebody may wait for.
+_NEXT: Final = """
+SELECT (SELECT min(due) FROM copies WHERE state = 1),
+    (SELECT min(expires) FROM copies WHERE state < 2 AND expires IS NOT NULL),
+    (SELECT min(expires) FROM sessions),
+    (SELECT min(expires) FROM joins WHERE expires IS NOT NULL),
+    (SELECT min(expires) FROM queues WHERE expires IS NOT NULL),
+    (SELECT min(until) FROM joins WHERE until IS NOT NULL),
+    (SELECT min(until) FROM uniques WHERE until IS NOT NULL),
+    (SELECT min(until) FROM ids WHERE until IS NOT NULL),
+    (SELECT min(until) FROM results),
+    (SELECT min(until) FROM settled)
+"""
+_AWAITED: Final = 5
 
 #: The clock was set back: nothing lives longer for that.
 _SET_BACK: Final = (
@@ -89,17 +105,22 @@ class SqliteStore:
         self._held_back: dict[str, float] = {}
         with self._file.reading() as db:
             (self._latest,) = db.execute(_LATEST, {"remember": remember}).fetchone()
+        with self._operation(self._latest) as messages:  # the moment at which what is transient was lost
+            restart(messages)
 
     def transaction(self) -> AbstractContextManager[None]:
         """Make one transaction of all operations in the block; see `SqliteFile.transaction`."""
         return self._file.transaction()
 
     @contextmanager
-    def _operation(self, now: float) -> Iterator[Messages]:
-        with self._file.writing() as db:
+    def _operation(self, now: float, *, durable: bool = True) -> Iterator[Messages]:
+        """One operation; `durable` unless it finds out that it concerns transient queues only."""
+        with self._file.writing(durable=durable) as db:
             messages = Messages(Rows(db, self._topology_in(db)), now, self._remember)
             yield messages
             messages.finish()
+            if messages.rows.durable:
+                self._file.make_durable()
         self._latest = max(self._latest, now)
 
     def _topology_in(self, db: sqlite3.Connection) -> Topology:
@@ -147,13 +168,13 @@ class SqliteStore:
         self, publications: Sequence[Publication], now: float, joins: Sequence[Join] = ()
     ) -> tuple[list[Published], Effects]:
         """See `Store.publish`."""
-        with self._operation(now) as messages:
+        with self._operation(now, durable=False) as messages:
             published = messages.publish(publications, joins)
         return published, messages.effects()
 
     def receive(self, session: str, poll: Poll, now: float) -> tuple[Batch, Effects]:
         """See `Store.receive`."""
-        with self._operation(now) as messages:
+        with self._operation(now, durable=False) as messages:
             leases = Leases(messages, session)
             batch = leases.receive(poll)
         self._held_back.update(leases.held_back)
@@ -161,7 +182,7 @@ class SqliteStore:
 
     def settle(self, session: str, settlements: Sequence[Settlement], now: float) -> tuple[list[SettleState], Effects]:
         """See `Store.settle`."""
-        with self._operation(now) as messages:
+        with self._operation(now, durable=False) as messages:
             states = Leases(messages, session).settle(settlements, now + self._remember)
         return states, messages.effects()
 
@@ -188,7 +209,10 @@ class SqliteStore:
 
     def sweep(self, now: float) -> Effects:
         """See `Store.sweep`."""
-        with self._operation(now) as messages:
+        if not self._is_due(now):
+            self._latest = now
+            return Effects()
+        with self._operation(now, durable=False) as messages:
             db = messages.rows.db
             if now < self._latest - JITTER:
                 self._set_back(messages)
@@ -203,6 +227,13 @@ class SqliteStore:
         self._latest = now
         return messages.effects()
 
+    def _is_due(self, now: float) -> bool:
+        """Whether time has brought anything, so that an idle store writes nothing."""
+        if now < self._latest - JITTER or any(moment <= now for moment in self._held_back.values()):
+            return True
+        with self._file.reading() as db:
+            return any(moment is not None and moment <= now for moment in db.execute(_NEXT).fetchone())
+
     def _set_back(self, messages: Messages) -> None:
         for statement in _SET_BACK:
             messages.rows.db.execute(statement, {"now": messages.now, "remember": self._remember})
@@ -213,14 +244,8 @@ class SqliteStore:
     def next_due(self, now: float) -> float | None:
         """See `Store.next_due`."""
         with self._file.reading() as db:
-            found = db.execute(
-                "SELECT (SELECT min(due) FROM copies WHERE state = 1),"
-                " (SELECT min(expires) FROM copies WHERE state < 2 AND expires IS NOT NULL),"
-                " (SELECT min(expires) FROM sessions),"
-                " (SELECT min(expires) FROM joins WHERE expires IS NOT NULL),"
-                " (SELECT min(expires) FROM queues WHERE expires IS NOT NULL)"
-            ).fetchone()
-        moments = [*found, *self._held_back.values()]
+            awaited = db.execute(_NEXT).fetchone()[:_AWAITED]
+        moments = [*awaited, *self._held_back.values()]
         return min((moment for moment in moments if moment is not None), default=None)
 
     # Results, the dead, the schedule

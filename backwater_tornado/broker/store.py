@@ -33,6 +33,8 @@ The life of a message in one queue::
   state `unrouted` or the reason: nobody waits for it in vain.
 * **A deleted queue**'s deliveries that are out can still be settled; what would come back to it is dropped, unless
   there is a queue of that name again. Its dead letters stay.
+* **Transient queues** are gone when the store is opened again: what was in them, waiting, out or put aside, was dropped
+  when the store ended. What concerns only such queues may be lost, all of a moment, if the power is.
 * **Time** may jump. What is due, or has expired, by `now` counts as that in `receive` even before the `sweep`; a
   session is gone only when a `sweep` took it. Moments that were given as such stay; sessions, ids and results never
   outlive a clock that was set back by more than their span.

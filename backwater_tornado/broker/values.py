@@ -65,6 +65,8 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True):
     keep_dead: bool = True
     #: Nothing is handed out.
     paused: bool = False
+    #: Gone when the broker restarts, with all that is in it; so nobody waits until the disk has its messages.
+    transient: bool = False
 
 
 class Binding(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from backwater_tornado.broker import sqlite_file
 from backwater_tornado.broker.sqlite_file import APPLICATION, SqliteFile
 from backwater_tornado.errors import ConfigurationError, StorageFailed, UnknownQueue
 
@@ -30,8 +32,8 @@ def file(path: Path) -> Iterator[SqliteFile]:
         yield file
 
 
-def add(file: SqliteFile, name: str, size: int = 0) -> None:
-    with file.writing() as db:
+def add(file: SqliteFile, name: str, size: int = 0, *, durable: bool = True) -> None:
+    with file.writing(durable=durable) as db:
         db.execute("INSERT INTO things (name, size) VALUES (?, ?)", (name, size))
 
 
@@ -57,12 +59,6 @@ def test_a_new_file_is_its_owners_alone(path: Path) -> None:
     finally:
         os.umask(old)
     assert modes == dict.fromkeys(["broker.db", "broker.db-wal", "broker.db-shm", "broker.db-lock"], 0o600)
-
-
-def test_every_commit_is_synced(file: SqliteFile) -> None:
-    with file.writing() as db:
-        assert db.execute("PRAGMA synchronous").fetchone() == (2,)
-        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_what_was_written_is_there_when_it_is_opened_again(path: Path) -> None:
@@ -343,13 +339,87 @@ def test_a_closed_file_does_nothing(file: SqliteFile) -> None:
 # The medium
 
 
+@pytest.fixture
+def synced(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What was committed, at each moment at which the log was synced."""
+    moments = []
+    sync = sqlite_file._sync
+
+    def note(fd: int) -> None:
+        assert os.path.samestat(os.fstat(fd), path.with_name("broker.db-wal").stat())
+        with closing(sqlite3.connect(path)) as db:
+            moments.append([name for (name,) in db.execute("SELECT name FROM things ORDER BY name")])
+        sync(fd)
+
+    monkeypatch.setattr(sqlite_file, "_sync", note)
+    return moments
+
+
+def test_what_has_to_be_durable_is_synced_after_its_commit(file: SqliteFile, synced: list[list[str]]) -> None:
+    add(file, "a")
+    assert synced == [["a"]]
+    with file.transaction():
+        add(file, "b")
+        add(file, "c", durable=False)
+    assert synced == [["a"], ["a", "b", "c"]]
+    with file.writing(durable=False) as db:
+        db.execute("INSERT INTO things (name) VALUES ('d')")
+        file.make_durable()
+    assert synced[2:] == [["a", "b", "c", "d"]]
+
+
+def test_what_need_not_be_durable_waits_for_no_disk(file: SqliteFile, synced: list[list[str]]) -> None:
+    add(file, "a", durable=False)
+    with file.transaction():
+        add(file, "b", durable=False)
+        assert names(file) == ["a", "b"]
+    assert names(file) == ["a", "b"]
+    assert synced == []
+
+
+def test_the_log_is_synced_that_is_written_after_a_fork(file: SqliteFile, synced: list[list[str]]) -> None:
+    add(file, "a")
+    in_a_child_free(file)
+    add(file, "b")
+    assert synced == [["a"], ["a", "b"]]
+
+
+def test_a_disk_that_fails_to_sync_is_not_written_to_again(
+    file: SqliteFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    assert names(file) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite_file, "_sync", fail)
+        with pytest.raises(StorageFailed, match="Input/output error"):
+            add(file, "a")
+    for use in (lambda: add(file, "b"), lambda: names(file)):
+        with pytest.raises(StorageFailed, match="start the broker again"):
+            use()
+    file.close()
+    with closing(SqliteFile(path, [FIRST])) as again:
+        add(again, "c")
+
+
+def test_a_transaction_of_readers_takes_no_lock(file: SqliteFile, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        shell.execute("BEGIN IMMEDIATE")
+        with file.transaction():
+            assert names(file) == []
+
+
 def test_somebody_who_writes_meanwhile_makes_it_fail_for_now(file: SqliteFile, path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as shell:
         shell.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageFailed, match="locked"):
             add(file, "a")
-        with pytest.raises(StorageFailed, match="locked"), file.transaction():
-            pass
+        with pytest.raises(StorageFailed, match="no transaction is active"), file.transaction():
+            with pytest.raises(StorageFailed, match="locked"):
+                add(file, "a")
+            with pytest.raises(StorageFailed, match="the same transaction has failed"):
+                add(file, "b")
         shell.execute("ROLLBACK")
     add(file, "b")
     assert names(file) == ["b"]

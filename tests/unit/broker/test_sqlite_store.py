@@ -6,18 +6,19 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from backwater_tornado.broker import sqlite_rows
+from backwater_tornado.broker import sqlite_file, sqlite_rows
 from backwater_tornado.broker.sqlite_file import migrate
 from backwater_tornado.broker.sqlite_schema import MIGRATIONS
 from backwater_tornado.broker.sqlite_store import SqliteStore
 from backwater_tornado.broker.values import (
     Binding,
+    Effects,
     Entry,
     Exchange,
     Join,
@@ -216,6 +217,106 @@ def test_any_thread_may_use_it(store: SqliteStore) -> None:
     assert len(poll(store, 1000)) == 80
 
 
+# What waits for the disk
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An entry for each sync to the disk."""
+    syncs: list[int] = []
+    sync = sqlite_file._sync
+
+    def note(fd: int) -> None:
+        syncs.append(fd)
+        sync(fd)
+
+    monkeypatch.setattr(sqlite_file, "_sync", note)
+    return syncs
+
+
+def take(store: SqliteStore, *queues: str, credit: int = 1) -> Callable[[], object]:
+    return lambda: store.receive("s", Poll(tuple((name, credit) for name in queues), credit, 10**12), NOW)
+
+
+def end(store: SqliteStore, verdict: Verdict, outcome: Outcome | None = None, *then: Publication) -> Callable[[], None]:
+    """Take a message from `t`, and settle it."""
+    batch, _ = store.receive("s", Poll((("t", 1),), 1, 10**12), NOW)
+    (delivery,) = batch.deliveries
+    return lambda: store.settle("s", [Settlement(delivery.token, verdict, outcome, then=then)], NOW) and None
+
+
+#: What is done to a store with a transient queue `t` (and a durable `q`), whose session has polled for both; whether it
+#: waits for the disk.
+DONE: list[tuple[str, Callable[[SqliteStore], Callable[[], object]], bool]] = [
+    ("publish", lambda store: lambda: store.publish([publication("new", "t")], NOW), False),
+    ("publish a durable one", lambda store: lambda: store.publish([publication("new")], NOW), True),
+    ("publish to both", lambda store: lambda: store.publish([Publication(Message("new", b""), "", "x")], NOW), True),
+    ("join", lambda store: lambda: store.publish([], NOW, [Join("k", 1, ())]), True),
+    ("publish what is cancelled", lambda store: lambda: store.publish([publication("stopped", "t")], NOW), True),
+    ("receive", lambda store: take(store, "t"), False),
+    ("receive nothing", lambda store: take(store, "empty"), False),
+    ("receive from both", lambda store: take(store, "t", "q"), False),
+    ("receive a durable one", lambda store: take(store, "q", "t"), True),
+    ("receive for the first time", lambda store: take(store, "new"), True),
+    ("progress", lambda store: end(store, Verdict.KEEP), False),
+    ("ack", lambda store: end(store, Verdict.ACK, OK), False),
+    ("requeue", lambda store: end(store, Verdict.REQUEUE), False),
+    ("reject", lambda store: end(store, Verdict.REJECT), False),
+    ("answer", lambda store: end(store, Verdict.ACK, None, publication("new", "t")), False),
+    ("answer durably", lambda store: end(store, Verdict.ACK, None, publication("new")), True),
+    ("answer to nobody", lambda store: end(store, Verdict.ACK, None, publication("new", "nowhere")), True),
+    ("let one expire", lambda store: lambda: store.sweep(NOW + 5), False),
+    ("let a session expire", lambda store: lambda: store.sweep(NOW + 50), True),
+    ("let a queue expire", lambda store: lambda: store.sweep(NOW + 20), True),
+    ("cancel", lambda store: lambda: store.cancel(["1"], OK, NOW), True),
+]
+
+
+@pytest.mark.parametrize(("does", "durable"), [pytest.param(*rest, id=name) for name, *rest in DONE])
+def test_what_concerns_transient_queues_only_waits_for_no_disk(
+    store: SqliteStore, synced: list[int], does: Callable[[SqliteStore], Callable[[], object]], durable: bool
+) -> None:
+    limits = {"t": {"transient": True}, "empty": {}, "brief": {"expires": 20.0}, "new": {}}
+    store.declare([Queue(name, **limit) for name, limit in limits.items()], NOW)  # type: ignore[arg-type]
+    store.declare([Exchange("x", "fanout"), Binding("x", "t"), Binding("x", "q")], NOW)
+    store.publish([publication("0"), publication("1", "t"), publication("2", "t", expires=NOW + 5)], NOW)
+    store.cancel(["stopped"], OK, NOW)
+    store.receive("s", Poll((("t", 0), ("q", 0), ("empty", 0)), 0), NOW)
+    act = does(store)
+    synced.clear()
+    act()
+    assert bool(synced) is durable
+
+
+@pytest.mark.parametrize("message", [{"keep_result": 9.0}, {"joins": ("j",)}])
+def test_what_is_known_of_a_transient_message_afterwards_is_durable(
+    store: SqliteStore, synced: list[int], message: dict[str, object]
+) -> None:
+    store.declare([Queue("t", transient=True)], NOW)
+    store.receive("s", Poll((("t", 0),), 0), NOW)
+    synced.clear()
+    store.publish([publication("1", "t", **message)], NOW)
+    settle = end(store, Verdict.ACK, OK)
+    assert synced == []
+    settle()
+    assert synced
+
+
+def test_an_idle_store_writes_nothing(store: SqliteStore, path: Path) -> None:
+    store.declare([Queue("limited", rate=1.0)], NOW)
+    store.publish([publication(str(number), "limited", keep_result=9.0) for number in range(3)], NOW)
+    batch, _ = store.receive("s", Poll((("limited", 3),), 3), NOW)
+    store.settle("s", [Settlement(batch.deliveries[0].token, outcome=OK)], NOW)
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        shell.execute("BEGIN IMMEDIATE")  # so that nobody else gets the lock
+        assert store.sweep(NOW + 0.5) == Effects()
+        with store.transaction():
+            assert store.sweep(NOW + 0.8) == Effects()
+            store.next_due(NOW)
+        shell.execute("ROLLBACK")
+    assert store.sweep(NOW + 1) == Effects(queues=frozenset({"limited"}))
+
+
 # A full disk
 
 
@@ -227,11 +328,11 @@ def test_a_full_store_refuses_what_does_not_fit_and_works_again(store: SqliteSto
     with pytest.raises(StorageFailed, match="full"):
         store.publish([publication("2"), publication("large", body=b"x" * 100_000)], NOW)
     assert poll(store) == ["1"]
-    store.settle("s", [Settlement(1)], NOW)
+    store.settle("s", [Settlement(token) for _, token, _ in store.leased("s")], NOW)
     db.execute("PRAGMA max_page_count = 100000")
     published, _ = store.publish([publication("2"), publication("large", body=b"x" * 100_000)], NOW)
     assert [it.state for it in published] == [PublishState.ACCEPTED] * 2
-    assert poll(store, confirmed=1) == ["2", "large"]
+    assert poll(store, confirmed=10**12) == ["2", "large"]
 
 
 #: The kernel itself refuses to let any file grow; then it lets it.
