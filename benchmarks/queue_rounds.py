@@ -194,10 +194,10 @@ class Stage:
         """Empty the marks."""
         os.truncate(self.marks, 0)
 
-    def enqueue(self, do: str, count: int) -> Spent:
+    def enqueue(self, do: str, count: int, seconds: float = 120) -> Spent:
         """Without a worker."""
         broker, busy = footprint.cpu_seconds(self.site.pids), measures.busy_seconds()
-        answer = self.order(do, count)
+        answer = self.order(do, count, seconds)
         broker, busy = footprint.cpu_seconds(self.site.pids) - broker, measures.busy_seconds() - busy
         foreign = max(0.0, busy - broker - answer["cpu"])
         return Spent(answer["count"], answer["elapsed"], answer["cpu"], 0, broker, foreign)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -147,10 +146,13 @@ def file() -> Site:
 def ours() -> Site:
     """Our broker with its store on disk."""
     folder, port = _folder(), free_port()
-    (folder / "secret").write_text(secrets.token_hex(32), encoding="ascii")
+    backwater, secret = str(Path(sys.executable).with_name("backwater")), folder / "secret"
+    made = subprocess.run([backwater, "keygen"], capture_output=True, text=True, check=True).stdout
+    secret.touch(0o600)
+    secret.write_text(made, encoding="utf-8")
     command = [
-        str(Path(sys.executable).with_name("backwater")), "broker", "--store", f"sqlite:///{folder}/broker.db",
-        "--secret-file", str(folder / "secret"), "--port", str(port),
+        backwater, "broker", "--store", f"sqlite:///{folder}/broker.db", "--secret-file", str(secret),
+        "--address", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     program = Program("our broker", command)
     wait_for(port, program)

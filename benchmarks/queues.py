@@ -20,17 +20,17 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import measures
+import queue_growth
 import queue_report
 import queue_rivals
 import queue_rounds
 from queue_rivals import LIBRARIES, RIVALS
-from queue_rounds import Fleet, Plan, Visit, Wire
+from queue_rounds import Fleet, Plan
 from rich.console import Console
 
 VENVS = Path(__file__).resolve().parents[1] / ".venvs" / "queues"
@@ -44,6 +44,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default %(default)s)")
     parser.add_argument("--variants", default="", metavar="A,B", help=f"only these, of: {', '.join(RIVALS)}")
     parser.add_argument("--quick", action="store_true", help="one round of a tenth: no numbers to quote")
+    parser.add_argument("--growth", action="store_true", help="instead: how ours grows, with up to a million waiting")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there as well")
     chosen = parser.parse_args()
     try:
@@ -82,8 +83,8 @@ def versions(fleet: Fleet) -> dict[str, list[str]]:
     return found
 
 
-def as_json(chosen: argparse.Namespace, fleet: Fleet, visits: Sequence[Visit], wire: Sequence[Wire]) -> dict[str, Any]:
-    """Everything, visits included."""
+def surroundings(chosen: argparse.Namespace, fleet: Fleet) -> dict[str, Any]:
+    """Where, when and with what."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {
@@ -92,17 +93,16 @@ def as_json(chosen: argparse.Namespace, fleet: Fleet, visits: Sequence[Visit], w
             "cpus": os.cpu_count(),
             "versions": versions(fleet),
         },
-        "settings": {name: str(value) for name, value in vars(chosen).items()} | asdict(plan(chosen)),
-        "rivals": {name: asdict(RIVALS[name]) for name in fleet.names},
+        "settings": {name: str(value) for name, value in vars(chosen).items()},
         "problems": fleet.problems,
-        "verdicts": [one.as_dict() for one in queue_report.verdicts(visits)],
-        "wire": [asdict(one) for one in wire],
-        "visits": [asdict(one) for one in visits],
     }
 
 
-def show(console: Console, fleet: Fleet, visits: Sequence[Visit], wire: Sequence[Wire]) -> None:
-    """The tables."""
+def compare(chosen: argparse.Namespace, fleet: Fleet, console: Console) -> dict[str, Any]:
+    """All rivals, side by side."""
+    scale = plan(chosen)
+    visits = queue_rounds.interleaved(fleet, scale)
+    wire = queue_rounds.count_bytes(fleet, min(200, scale.one), min(1000, scale.bulk))
     queue_report.print_all(console, visits, wire)
     shares = [visit.drain.foreign_cpu / visit.drain.elapsed for visit in visits]
     if shares:
@@ -110,8 +110,20 @@ def show(console: Console, fleet: Fleet, visits: Sequence[Visit], wire: Sequence
         console.print(
             f"CPU used by others during drains: {heard.median:.2f} cores in the median, {heard.most:.2f} at most"
         )
-    for name, problem in fleet.problems.items():
-        console.print(f"{name}: {problem}", markup=False)
+    return {
+        "plan": asdict(scale),
+        "rivals": {name: asdict(RIVALS[name]) for name in fleet.names},
+        "verdicts": [one.as_dict() for one in queue_report.verdicts(visits)],
+        "wire": [asdict(one) for one in wire],
+        "visits": [asdict(one) for one in visits],
+    }
+
+
+def grow(chosen: argparse.Namespace, fleet: Fleet, console: Console) -> dict[str, Any]:
+    """Ours alone."""
+    cells = [cell for name in list(fleet.names) for cell in queue_growth.measure(fleet, name, quick=chosen.quick)]
+    queue_growth.print_growth(console, cells)
+    return {"growth": [asdict(one) for one in cells]}
 
 
 def main() -> None:
@@ -120,19 +132,18 @@ def main() -> None:
     if chosen.install:
         install(chosen.install)
         return
-    began = time.monotonic()
-    fleet = Fleet(chosen.variants, chosen.venvs)
-    scale = plan(chosen)
+    began, console = time.monotonic(), Console(width=170)
+    names = [name for name in chosen.variants if RIVALS[name].ours or not chosen.growth]
+    fleet = Fleet(names, chosen.venvs)
     try:
-        visits = queue_rounds.interleaved(fleet, scale)
-        wire = queue_rounds.count_bytes(fleet, min(200, scale.one), min(1000, scale.bulk))
+        found = (grow if chosen.growth else compare)(chosen, fleet, console)
     finally:
         fleet.stop()
-    console = Console(width=170)
-    show(console, fleet, visits, wire)
+    for name, problem in fleet.problems.items():
+        console.print(f"{name}: {problem}", markup=False)
     console.print(f"took {time.monotonic() - began:.0f} s")
     if chosen.json:
-        chosen.json.write_text(json.dumps(as_json(chosen, fleet, visits, wire), indent=1), encoding="utf-8")
+        chosen.json.write_text(json.dumps(surroundings(chosen, fleet) | found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,36 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "rq": ("rq>=2,<4", "hiredis"),
 }
 
+#: How our worker is started.
+_OURS = ("{bin}/backwater", "worker", "-A", "{module}", "--broker", "{url}", "--secret-file", "{secret}")
+_SAFE = (
+    "publishing, taking and settling are fsynced before they are answered, and may be repeated; what a killed worker"
+    " held runs again within 30 s; nothing accepted is lost by a crash of anyone or by power loss"
+)
+
 _REDIS = "Redis as Debian ships it (snapshots, no log) loses at its crash what came since the last snapshot"
 
 RIVALS: dict[str, Rival] = {
+    "ours": Rival(
+        about="backwater, plain functions in threads; all requests signed",
+        module="ours",
+        library="",
+        service="ours",
+        worker=_OURS,
+        bulk="app.publish()",
+        guarantee=_SAFE,
+        ours=True,
+    ),
+    "ours-async": Rival(
+        about="backwater, coroutines on the worker's loop; all requests signed",
+        module="ours_async",
+        library="",
+        service="ours",
+        worker=(*_OURS, "--pool", "async"),
+        bulk="app.publish()",
+        guarantee=_SAFE,
+        ours=True,
+    ),
     "celery-redis": Rival(
         about="Celery, broker and results in Redis, prefork with one child",
         module="celery_app",
@@ -63,7 +90,7 @@ RIVALS: dict[str, Rival] = {
         service="file",
         worker=("{bin}/huey_consumer", "{module}.huey"),
         bulk="map()",
-        guarantee="each task and result is fsynced; taken when popped: a killed worker loses what runs; for one machine",
+        guarantee="each task and result is fsynced; taken when popped: a killed worker loses what runs; one machine",
     ),
     "arq": Rival(
         about="arq, queue and results in Redis, ten jobs on one loop",
