@@ -1,9 +1,12 @@
-"""CPU and memory of a process with all its children, from /proc (Linux)."""
+"""CPU and memory of a process with all its children, from /proc (Linux); and how fast the disk is."""
 
 from __future__ import annotations
 
 import os
 import re
+import statistics
+import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,3 +51,15 @@ def _pss(pid: int) -> int:
         return 0
     found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
+
+
+def sync_seconds(folder: Path, times: int = 20) -> float:
+    """The median of some appends of 4 KiB, each synced: what every durable answer waits for at least."""
+    took = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(times):
+            began = time.perf_counter()
+            os.write(file.fileno(), bytes(4096))
+            os.fdatasync(file.fileno())
+            took.append(time.perf_counter() - began)
+    return statistics.median(took)

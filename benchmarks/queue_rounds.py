@@ -71,7 +71,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Visit:
-    """All that one visit found. `trips` is a histogram of latencies."""
+    """All that one visit found. `trips` is a histogram of latencies; `sync` the seconds of a sync at its beginning."""
 
     round: int
     rival: str
@@ -80,6 +80,7 @@ class Visit:
     drain: Spent
     trips: Mapping[int, int]
     memory: Memory
+    sync: float
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,7 @@ def staged(fleet: Fleet, name: str) -> Iterator[Stage]:
 def visit(fleet: Fleet, name: str, number: int, plan: Plan) -> Visit:
     """All cells of one rival, once."""
     with staged(fleet, name) as stage:
+        sync = footprint.sync_seconds(stage.site.folder)
         with stage.working():
             stage.order("trips", 1, PATIENCE)
             trips = stage.order("trips", plan.trips, plan.trip_seconds)["histogram"]
@@ -256,7 +258,7 @@ def visit(fleet: Fleet, name: str, number: int, plan: Plan) -> Visit:
             drain = stage.drain(worker, plan.one + plan.bulk, plan.drain_seconds)
             memory = Memory(footprint.memory([worker.pid]), idle, waiting, footprint.memory(stage.site.pids))
     histogram = {int(bucket): count for bucket, count in trips.items()}
-    return Visit(number, name, one, bulk, drain, histogram, memory)
+    return Visit(number, name, one, bulk, drain, histogram, memory, sync)
 
 
 def interleaved(fleet: Fleet, plan: Plan) -> list[Visit]:

@@ -104,11 +104,12 @@ def compare(chosen: argparse.Namespace, fleet: Fleet, console: Console) -> dict[
     visits = queue_rounds.interleaved(fleet, scale)
     wire = queue_rounds.count_bytes(fleet, min(200, scale.one), min(1000, scale.bulk))
     queue_report.print_all(console, visits, wire)
-    shares = [visit.drain.foreign_cpu / visit.drain.elapsed for visit in visits]
-    if shares:
-        heard = measures.spread(shares)
+    if visits:
+        heard = measures.spread([visit.drain.foreign_cpu / visit.drain.elapsed for visit in visits])
+        sync = measures.spread([visit.sync * 1e3 for visit in visits])
+        console.print(f"CPU used by others in drains: {heard.median:.2f} cores in the median, {heard.most:.2f} at most")
         console.print(
-            f"CPU used by others during drains: {heard.median:.2f} cores in the median, {heard.most:.2f} at most"
+            f"4 KiB appended and synced: {sync.median:.2f} ms in the median, {sync.least:.2f}-{sync.most:.2f}"
         )
     return {
         "plan": asdict(scale),
