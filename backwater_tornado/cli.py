@@ -27,6 +27,7 @@ from .options import CallOptions, ClientOptions, ErlangTerms, Limits
 from .protocol.keys import Algorithm, Key, KeyRing, Scopes, format_key
 from .serving_commands import broker_command, serve_child, serve_command
 from .settings import Settings, load
+from .task_commands import result_command, send_command
 from .terminal import (
     EXIT_CODES,
     INTERRUPTED,
@@ -75,11 +76,16 @@ def backwater() -> None:
       backwater serve tasks statistics:mean --secret-file site.key --port 8080
       backwater call http://127.0.0.1:8080 tasks add 1 2 --secret-file site.key
       backwater doctor http://127.0.0.1:8080 --secret-file site.key
+
+    \b
+      backwater broker --secret-file site.key --port 8080
+      backwater worker tasks --broker http://127.0.0.1:8080 --secret-file site.key
+      backwater send tasks.add 1 2 --broker http://127.0.0.1:8080 --secret-file site.key --wait
     """  # noqa: D301 - click reads the escape
 
 
-for served in (serve_command, broker_command, serve_child):
-    backwater.add_command(served)
+for command in (serve_command, broker_command, serve_child, send_command, result_command):
+    backwater.add_command(command)
 
 
 # keygen --------------------------------------------------------------------------------------------------------------

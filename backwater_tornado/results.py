@@ -178,6 +178,11 @@ class AsyncResult(_Handle, Generic[T_co]):
 
     status = state
 
+    def look(self) -> tuple[State, Any]:
+        """Its state, and with it its result, its progress or its error, as of one moment."""
+        found = self._look()
+        return found.state, found.value
+
     def ready(self) -> bool:
         """Whether it has ended."""
         return self.state in FINAL

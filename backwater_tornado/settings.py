@@ -195,6 +195,7 @@ _DOCTOR = (
     Setting("calls", Kind.WHOLE, "Calls to measure.", 5),
     Setting("body_size", Kind.WHOLE, "The largest body to send, bytes.", 2 << 20),
 )
+_ASKING = (_SECRET, Setting("broker", Kind.TEXT, "The URL of the broker."))
 _SERVER = (*settings_of(ListenerOptions), *settings_of(ServerOptions), *settings_of(Limits))
 _CLIENT = (*settings_of(ClientOptions), *settings_of(Limits))
 
@@ -203,6 +204,8 @@ COMMANDS: Mapping[str, Mapping[str, Setting]] = {
     "serve": _unique((*_SERVE, *_SERVER)),
     "broker": _unique((*_BROKER, *_SERVER)),
     "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions), _ERLANG_NONE)),
+    "send": _unique((*_ASKING, *_CLIENT)),
+    "result": _unique((*_ASKING, *_CLIENT)),
     "doctor": _unique((*_DOCTOR, *_CLIENT)),
     "modules": _unique((_MODULES,)),
 }

@@ -113,9 +113,11 @@ TABLE: Mapping[str, May] = {
     "flags": May("errors settings erlang", "click", never=IMPURE),
     "terminal": May("errors protocol.codec erlang findings exposure", "click rich"),
     "serve": May("errors options exposure keyfiles loading server broker_server"),
+    "task_commands": May("errors app results tasks options flags keyfiles settings terminal", "click rich"),
     "supervisor": May("errors serve"),
     "cli": May(
-        f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading serving_commands settings terminal", "click"
+        f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading serving_commands task_commands settings terminal",
+        "click",
     ),
     "serving_commands": May("errors flags keyfiles options serve settings supervisor", "click"),
     "__main__": May("cli"),
