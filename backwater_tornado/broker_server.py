@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .broker.broker import Broker, Performer
+from .broker.broker import Broker
+from .broker.performers import Performer
 from .broker.stores import open_store
 from .errors import InvalidOption
 from .exposure import Exposed, Exposure

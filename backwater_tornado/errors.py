@@ -340,6 +340,10 @@ class SessionTaken(StoreError):
     code, status, title = "session_taken", 409, "The session is open and another's"
 
 
+class MalformedBatch(StoreError):
+    code, status, title = "malformed_batch", 422, "A packed batch of messages cannot be read"
+
+
 class StorageFailed(StoreError):
     code, status, title = "storage_failed", 503, "The broker's medium failed; nothing was done"
     retryable = True

@@ -70,9 +70,11 @@ TABLE: Mapping[str, May] = {
     "protocol.erlang.notation": May(f"{TERMS} {SHAPES} protocol.erlang.printing", never=IMPURE),
     "broker": May("errors broker", "msgspec", never=IMPURE),
     "broker.broker": May("errors context marks protocol.keys broker", "msgspec", never="os random secrets uuid socket"),
+    "broker.permissions": May("errors context protocol.keys broker.values", never=IMPURE),
+    "broker.waiting": May("broker.values", never="time os random secrets uuid socket logging"),
     "broker.stores": May("errors broker", never=IMPURE),
     "broker_server": May(
-        "errors options exposure protocol.keys server broker.broker broker.stores", never="os random secrets socket"
+        "errors options exposure protocol.keys server broker", never="os random secrets socket"
     ),
     "broker.sqlite_file": May("errors", never="time random secrets uuid asyncio socket logging"),
     "broker.sqlite_store": May("errors broker", "msgspec", never="time random secrets uuid asyncio socket logging"),

@@ -7,7 +7,11 @@ beside it.
 A poll that finds nothing waits here, and wakes when a transaction has been committed that concerns it. While it waits
 its session stays alive; the next poll of a session supersedes the one before it.
 
-Rule: no SQL and no bytes of a message; whom a change concerns the store says (`Effects`).
+Messages come as values or packed as one binary (`values.pack`), and go packed where that is asked for: many are read
+ten times as fast.
+
+Rule: no SQL and no bytes of a message; whom a change concerns the store says (`Effects`), and who may what
+`permissions`.
 """
 
 from __future__ import annotations
@@ -15,41 +19,56 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
-from backwater_tornado.context import current_call
-from backwater_tornado.errors import CallFailed, QueueNotInScope, SessionGone
+from backwater_tornado.errors import (
+    BodyUndecodable,
+    CallFailed,
+    MalformedBatch,
+    SessionGone,
+)
 from backwater_tornado.marks import expose
 from backwater_tornado.protocol.keys import Scopes
 
-from .group_commit import GroupCommit, Grouping
+from . import operations
+from .performers import Performer
+from .permissions import Permissions, check, target
+from .receivers import Receivers
 from .store import Store
+from .traffic import Traffic
 from .values import (
     DEFAULT_EXCHANGE,
     Batch,
     Binding,
     DeadLetter,
     Effects,
+    Entry,
     Exchange,
     Join,
+    Lease,
+    Message,
     Outcome,
     Poll,
     Publication,
     Published,
     PublishState,
     Queue,
+    QueueRates,
     QueueStats,
+    Receiver,
     Result,
     Session,
     Settlement,
     SettleState,
+    SiteCounts,
+    Verdict,
     pack,
     unpack,
 )
+from .waiting import Waiters
 
 log = logging.getLogger("backwater.broker")
 
@@ -64,62 +83,6 @@ BEATS = 3
 SWEEP_PERIOD = 1.0
 #: Messages in one batch, whatever the credit.
 MAX_CREDIT = 1000
-
-
-class Performer(Protocol):
-    """Runs operations on a store: at once (`Direct`), or many together in one transaction (`group_commit`)."""
-
-    def perform(self, operation: Callable[[Store], T]) -> Awaitable[T]:
-        """The operation's result once it is durable; raises what it raised, or `StorageFailed`."""
-        ...
-
-    async def close(self) -> None:
-        """Finish what was begun, and close the store."""
-        ...
-
-
-class GroupedStore(Store, Grouping, Protocol):
-    """A store that can make one transaction of several operations."""
-
-
-class Direct:
-    """A `Performer` for a store in memory: each operation at once."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def perform(self, operation: Callable[[Store], T]) -> T:
-        """See `Performer`."""
-        return operation(self._store)
-
-    async def close(self) -> None:
-        """See `Performer`."""
-        self._store.close()
-
-
-class Grouped:
-    """A `Performer` for a store on disk: what waits at the same moment shares a transaction, see `group_commit`."""
-
-    def __init__(self, store: GroupedStore) -> None:
-        self._store = store
-        self._group = GroupCommit(store)
-
-    async def perform(self, operation: Callable[[Store], T]) -> T:
-        """See `Performer`."""
-        return await self._group.run(lambda: operation(self._store))
-
-    async def close(self) -> None:
-        """See `Performer`."""
-        await self._group.close()
-        self._store.close()
-
-
-class _Waiting:
-    """One poll, or one caller who waits for results."""
-
-    def __init__(self) -> None:
-        self.woken = asyncio.Event()
-        self.superseded = False
 
 
 class Broker:
@@ -138,45 +101,56 @@ class Broker:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._performer = performer
-        self._scopes = scopes
+        self._may = Permissions(scopes)
         self._clock = clock
-        self._by_queue: dict[str, set[_Waiting]] = defaultdict(set)
-        self._by_result: dict[str, set[_Waiting]] = defaultdict(set)
-        self._polls: dict[str, _Waiting] = {}
-        self._lives: dict[str, float] = {}
-        #: What each session was told is cancelled: every batch says it again, and only news end a poll.
-        self._told: dict[str, tuple[int, ...]] = {}
+        self._waiters = Waiters()
+        self._receivers = Receivers(TTL)
+        self._traffic = Traffic(time.monotonic())
         self._sweeping: asyncio.Task[None] | None = None
-        self._closing = False
 
     # Topology --------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
     async def declare(self, exchanges: list[Exchange], queues: list[Queue], bindings: list[Binding]) -> None:
-        """Make what is not there yet; a queue that is there takes the limits given."""
-        self._check_consume(queue.name for queue in queues)
-        self._check_consume(binding.queue for binding in bindings)
+        """Make what is not there yet; a queue that is there takes the limits given, and stays paused or not."""
+        self._may.check_exchanges(exchange.name for exchange in exchanges)
+        self._may.check_consume(queue.name for queue in queues)
+        self._may.check_bindings(bindings)
         own = [queue if queue.exclusive is None else self._exclusive(queue) for queue in queues]
-        things: list[Exchange | Queue | Binding] = [*exchanges, *own, *bindings]
-        self._wake(await self._performer.perform(lambda store: store.declare(things, self._clock())))
+
+        self._waiters.wake(
+            await self._perform(lambda store, now: operations.declare(store, exchanges, own, bindings, now))
+        )
 
     @expose(idempotent=True)
     async def delete(self, exchanges: list[str], queues: list[str], bindings: list[Binding]) -> int:
         """Delete by name, with what is in a queue; gives the number of messages dropped."""
-        self._check_consume(queues)
-        self._check_consume(binding.queue for binding in bindings)
+        self._may.check_exchanges(exchanges)
+        self._may.check_consume(queues)
+        self._may.check_bindings(bindings)
         things: list[Exchange | Queue | Binding] = [*map(Exchange, exchanges), *map(Queue, queues), *bindings]
-        count, effects = await self._performer.perform(lambda store: store.delete(things, self._clock()))
-        self._wake(effects)
-        return count
+        return await self._counted(lambda store, now: store.delete(things, now))
 
     @expose(idempotent=True)
     async def purge(self, queue: str) -> int:
         """Drop what waits in a queue; gives how many that were."""
-        self._check_consume([queue])
-        count, effects = await self._performer.perform(lambda store: store.purge(queue, self._clock()))
-        self._wake(effects)
-        return count
+        self._may.check_consume([queue])
+        return await self._counted(lambda store, now: store.purge(queue, now))
+
+    @expose(idempotent=True)
+    async def pause(self, queues: list[str]) -> None:
+        """Hand out nothing more of these queues; what is out may be settled. Raises `UnknownQueue`."""
+        await self._set_paused(queues, paused=True)
+
+    @expose(idempotent=True)
+    async def resume(self, queues: list[str]) -> None:
+        """Go on handing out. Raises `UnknownQueue`."""
+        await self._set_paused(queues, paused=False)
+
+    async def _set_paused(self, queues: list[str], *, paused: bool) -> None:
+        self._may.check_consume(queues)
+
+        self._waiters.wake(await self._perform(lambda store, now: operations.set_paused(store, queues, paused, now)))
 
     # Messages --------------------------------------------------------------------------------------------------------
 
@@ -186,182 +160,226 @@ class Broker:
     ) -> list[Published]:
         """Route messages into queues; when this returns they are safe. Each has its own answer, in order.
 
-        Args:
-            publications, joins: as lists, or packed (`values.pack`).
-            create: make the queues that are named as routing keys of the default exchange and are not there.
+        With `create`, queues that are missing are made; those of what the joins will publish, too.
         """
-        listed = unpack(publications, list[Publication]) if isinstance(publications, bytes) else publications
-        joining = unpack(joins, list[Join]) if isinstance(joins, bytes) else joins or []
-        joined = [each for join in joining for each in (*join.then, *(join.otherwise or ()))]
-        self._check_publish([*listed, *joined])
-
-        def publish(store: Store) -> tuple[list[Published], Effects]:
-            now = self._clock()
-            if create and joined:
-                _create(store, joined, now)
-            found, effects = store.publish(listed, now, joining)
-            lost = [place for place, each in enumerate(found) if create and each.state is PublishState.UNROUTED]
-            if lost:
-                again = [listed[place] for place in lost]
-                _create(store, again, now)
-                answers, more = store.publish(again, now)
-                for place, answer in zip(lost, answers, strict=True):
-                    found[place] = answer
-                effects |= more
-            return found, effects
-
-        found, effects = await self._performer.perform(publish)
-        self._wake(effects)
+        given, joined = _read(publications, list[Publication]), _read([] if joins is None else joins, list[Join])
+        self._may.check_publish([*given, *(each for join in joined for each in operations.joined(join))])
+        publishing = operations.publish_creating if create else _publish
+        found, effects = await self._perform(lambda store, now: publishing(store, given, joined, now))
+        self._waiters.wake(effects)
+        self._count_published(given, found)
         return found
+
+    def _count_published(self, given: Sequence[Publication], found: Sequence[Published]) -> None:
+        taken = [each for each, answer in zip(given, found, strict=True) if answer.state is PublishState.ACCEPTED]
+        queues = (name for answer in found if answer.state is PublishState.ACCEPTED for name in answer.queues)
+        size = sum(_size(each.message) for each in taken)
+        self._traffic.published(self._may.caller(), queues, len(taken), size, time.monotonic())
 
     @expose(idempotent=True)
     async def receive(self, session: str, poll: Poll, wait: float = 0.0, packed: bool = False) -> Batch | bytes:
-        """The next messages of a session, at once or within `wait` seconds; what a poll says, see `Poll`.
-
-        `packed`: as one binary, see `values.pack`.
-        """
-        batch = await self._wait_for_batch(session, poll, wait)
-        return pack(batch) if packed else batch
-
-    async def _wait_for_batch(self, session: str, poll: Poll, wait: float) -> Batch:
-        self._check_consume(queue for queue, _ in poll.wants)
-        session = self._named(session)
-        waiting = self._supersede(session)
-        until = time.monotonic() + min(wait, MAX_WAIT)
+        """The next messages of a session, at once or within `wait` seconds; what a poll says, see `Poll`."""
         queues = [queue for queue, _ in poll.wants]
-        for queue in queues:
-            self._by_queue[queue].add(waiting)
-        try:
+        self._may.check_consume(queues)
+        session = self._may.own(session)
+        until = time.monotonic() + min(wait, MAX_WAIT)
+        with self._waiters.polling(session, queues) as waiting:
             while True:
-                waiting.woken.clear()
+                waiting.begin()
                 batch = await self._receive(session, poll)
-                news = batch.cancelled and batch.cancelled != self._told.get(session)
-                self._told[session] = batch.cancelled
-                if batch.deliveries or news:
-                    return batch
+                known = self._receivers.hear(session, self._clock())
+                news = known.tell(batch, self._clock())
                 left = until - time.monotonic()
-                if left <= 0 or self._closing:
-                    return batch
-                beat = self._lives.get(session, TTL) / BEATS
-                await _wait(waiting.woken, min(left, beat))
+                if batch.deliveries or news or left <= 0 or self._waiters.closing:
+                    break
+                await waiting.wait(min(left, known.ttl / BEATS))
                 if waiting.superseded:
-                    return batch
-        finally:
-            for queue in queues:
-                _discard(self._by_queue, queue, waiting)
-            if self._polls.get(session) is waiting:
-                del self._polls[session]
+                    break
+        if batch.deliveries and known.hand_out(batch, self._clock()):
+            size = sum(_size(each.message) for each in batch.deliveries)
+            received = (each.queue for each in batch.deliveries)
+            self._traffic.received(self._may.caller(), received, size, time.monotonic())
+        return pack(batch) if packed else batch
 
     async def _receive(self, session: str, poll: Poll) -> Batch:
         bounded = poll if poll.credit <= MAX_CREDIT else Poll(poll.wants, MAX_CREDIT, poll.confirmed, poll.held)
         try:
-            batch, effects = await self._performer.perform(lambda store: store.receive(session, bounded, self._clock()))
+            batch, effects = await self._perform(lambda store, now: store.receive(session, bounded, now))
         except SessionGone:
-            self._forget(session)
+            self._receivers.forget(session)
             raise
-        self._wake(effects)
+        self._waiters.wake(effects)
+        if poll.held is not None:
+            self._receivers.hear(session, self._clock()).keep(poll.confirmed, poll.held)
         return batch
-
-    def _forget(self, session: str) -> None:
-        self._lives.pop(session, None)
-        self._told.pop(session, None)
-
-    def _supersede(self, session: str) -> _Waiting:
-        before = self._polls.get(session)
-        if before is not None:
-            before.superseded = True
-            before.woken.set()
-        self._polls[session] = waiting = _Waiting()
-        return waiting
 
     @expose(idempotent=True)
     async def settle(self, session: str, settlements: list[Settlement] | bytes) -> list[SettleState]:
-        """End deliveries of a session, or tell of them, as a list or packed; each has its own answer, in order."""
-        listed = unpack(settlements, list[Settlement]) if isinstance(settlements, bytes) else settlements
-        self._check_publish(publication for settlement in listed for publication in settlement.then)
-        named = self._named(session)
-        found, effects = await self._performer.perform(lambda store: store.settle(named, listed, self._clock()))
-        self._wake(effects)
+        """End deliveries of a session, or tell of them; each has its own answer, in order."""
+        given = _read(settlements, list[Settlement])
+        self._may.check_publish(publication for settlement in given for publication in settlement.then)
+        named = self._may.own(session)
+        found, effects = await self._perform(lambda store, now: store.settle(named, given, now))
+        self._waiters.wake(effects)
+        self._count_settled(named, given, found)
         return found
+
+    def _count_settled(self, session: str, given: Sequence[Settlement], found: Sequence[SettleState]) -> None:
+        out = self._receivers.hear(session, self._clock()).out
+        ended, acked = 0, []
+        for settlement, state in zip(given, found, strict=True):
+            if settlement.verdict is Verdict.KEEP or settlement.token not in out:
+                continue  # it goes on, or was told before
+            queue, _ = out.pop(settlement.token)
+            ended += state is SettleState.DONE
+            if state is SettleState.DONE and settlement.verdict is Verdict.ACK:
+                acked.append(queue)
+        self._traffic.settled(self._may.caller(), ended, acked, time.monotonic())
 
     @expose(idempotent=True)
     async def cancel(self, ids: list[str], outcome: Outcome) -> None:
         """End messages wherever they are: those that wait at once, those that run are marked for their session."""
-        self._wake(await self._performer.perform(lambda store: store.cancel(ids, outcome, self._clock())))
+        self._waiters.wake(await self._perform(lambda store, now: store.cancel(ids, outcome, now)))
 
     # Sessions --------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
     async def open_session(self, session: str, ttl: float = TTL, about: bytes = b"") -> None:
-        """A receiver, which holds what it receives for as long as it is heard of within `ttl` seconds."""
-        made = Session(self._named(session), self._caller(), ttl)
-        await self._performer.perform(lambda store: store.open_session(made, self._clock()))
-        self._lives[made.id] = ttl
+        """A receiver, which holds what it receives for as long as it is heard of within `ttl` seconds.
+
+        Args:
+            session: a name of its own; it is its key's alone.
+            ttl: seconds.
+            about: what `sessions` shows of it.
+        """
+        made = Session(self._may.own(session), self._may.caller(), ttl)
+        await self._perform(lambda store, now: store.open_session(made, now))
+        self._receivers.open(made.id, ttl, about, self._clock())
 
     @expose(idempotent=True)
     async def close_session(self, session: str) -> None:
         """What it holds goes back at once."""
-        named = self._named(session)
-        self._forget(named)
-        self._wake(await self._performer.perform(lambda store: store.close_session(named, self._clock())))
+        named = self._may.own(session)
+        self._receivers.forget(named)
+        self._waiters.wake(await self._perform(lambda store, now: store.close_session(named, now)))
+
+    @expose(idempotent=True)
+    async def sessions(self) -> list[Receiver]:
+        """The caller's sessions that are alive or, for a key that may receive from every queue, all of them."""
+        return self._receivers.list(self._owner(), self._clock())
+
+    @expose(idempotent=True)
+    async def leased(self, session: str | None = None) -> list[Lease]:
+        """What is out, of one session of the caller's, or of all that `sessions` shows; in order of its handing out."""
+        named = None if session is None else self._may.own(session)
+        owner = self._owner()
+        found = await self._perform(lambda store, _: store.leased(named))
+        leases = [self._receivers.describe(*each) for each in found]
+        return [lease for lease in leases if owner in (None, lease.key_id)]
+
+    def _owner(self) -> str | None:
+        """Whose sessions the caller may see; None: everybody's."""
+        return None if self._may.allows_all() else self._may.caller()
 
     # Results ---------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
     async def results(self, ids: list[str], wait: float = 0.0) -> list[Result | None]:
         """The last known of each; with `wait`, as soon as one of them is final."""
-        waiting = _Waiting()
         until = time.monotonic() + min(wait, MAX_WAIT)
-        for each in ids:
-            self._by_result[each].add(waiting)
-        try:
+        with self._waiters.awaiting(ids) as waiting:
             while True:
-                waiting.woken.clear()
-                found = await self._performer.perform(lambda store: store.results(ids, self._clock()))
+                waiting.begin()
+                found = await self._perform(lambda store, now: store.results(ids, now))
                 left = until - time.monotonic()
-                if left <= 0 or self._closing or any(result is not None and result.final for result in found):
+                if left <= 0 or self._waiters.closing or any(result is not None and result.final for result in found):
                     return found
-                await _wait(waiting.woken, left)
-        finally:
-            for each in ids:
-                _discard(self._by_result, each, waiting)
+                await waiting.wait(left)
 
     @expose(idempotent=True)
     async def forget(self, ids: list[str]) -> None:
         """Drop results before their time."""
-        await self._performer.perform(lambda store: store.forget_results(ids, self._clock()))
+        await self._perform(lambda store, now: store.forget_results(ids, now))
 
-    # The dead, and looking -------------------------------------------------------------------------------------------
+    # The dead --------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
     async def dead_letters(self, queue: str | None = None, after: int = 0, limit: int = 100) -> list[DeadLetter]:
         """Messages put aside, in order; the next page is `after` the last number."""
         if queue is None:
-            self._check_all()
+            self._may.check_all()
         else:
-            self._check_consume([queue])
-        return await self._performer.perform(lambda store: store.dead_letters(queue, after, min(limit, MAX_CREDIT)))
+            self._may.check_consume([queue])
+        return await self._perform(lambda store, _: store.dead_letters(queue, after, min(limit, MAX_CREDIT)))
 
     @expose(idempotent=True)
     async def replay(self, numbers: list[int]) -> int:
         """Put dead letters back into their queues; gives how many were there."""
-        self._check_all()
-        count, effects = await self._performer.perform(lambda store: store.replay(numbers, self._clock()))
-        self._wake(effects)
-        return count
+        self._may.check_all()
+        return await self._counted(lambda store, now: store.replay(numbers, now))
 
     @expose(idempotent=True)
     async def drop(self, numbers: list[int]) -> int:
         """Drop dead letters for good; gives how many were there."""
-        self._check_all()
-        count, effects = await self._performer.perform(lambda store: store.drop(numbers, self._clock()))
-        self._wake(effects)
-        return count
+        self._may.check_all()
+        return await self._counted(lambda store, now: store.drop(numbers, now))
+
+    # The schedule ----------------------------------------------------------------------------------------------------
+
+    @expose(idempotent=True)
+    async def schedule(self) -> list[Entry]:
+        """The entries that publish where the caller may, the next due first."""
+        allows = self._may.allows_publish()
+        found = await self._perform(lambda store, _: store.schedule())
+        return [entry for entry in found if allows(target(entry.publication))]
+
+    @expose(idempotent=True)
+    async def plan(self, entry: Entry, expected: float | None = None, publish: Publication | None = None) -> bool:
+        """Write an entry if its `due` is still `expected` (None: there is none of the name); publish in the same step.
+
+        Gives False, and does nothing, when somebody else was first: so nothing fires twice.
+        """
+        self._may.check_publish([entry.publication, *([] if publish is None else [publish])])
+        allows = self._may.allows_publish()
+
+        def operation(store: Store, now: float) -> tuple[bool, Effects]:
+            operations.check_entry(store, entry.name, allows)
+            return store.plan(entry, expected, now, publish)
+
+        return await self._counted(operation)
+
+    @expose(idempotent=True)
+    async def unplan(self, name: str) -> bool:
+        """Remove an entry; whether there was one."""
+        allows = self._may.allows_publish()
+
+        def operation(store: Store, now: float) -> bool:
+            operations.check_entry(store, name, allows)
+            return store.unplan(name)
+
+        return await self._perform(operation)
+
+    # Looking ---------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
     async def stats(self, queues: list[str] | None = None) -> list[QueueStats]:
-        """Queues with their limits and numbers."""
-        return await self._performer.perform(lambda store: store.stats(queues, self._clock()))
+        """Queues with their limits and numbers: these, or all that the caller may publish to or receive from."""
+        allows = self._may.allows_either()
+        check(queues or (), allows, "use")
+        found = await self._perform(lambda store, now: store.stats(queues, now))
+        return [stats for stats in found if allows(stats.queue.name)]
+
+    @expose(idempotent=True)
+    async def rates(self, queues: list[str] | None = None) -> list[QueueRates]:
+        """What went through queues in the last minute, of those that `stats` gives."""
+        names = [stats.queue.name for stats in await self.stats(queues)]
+        return self._traffic.rates(names, time.monotonic())
+
+    @expose(idempotent=True)
+    async def sites(self) -> list[SiteCounts]:
+        """What came and went by the caller's key or, for one that may receive from every queue, by all of them."""
+        owner = self._owner()
+        return [site for site in self._traffic.sites() if owner in (None, site.key_id)]
 
     # The life of the broker ------------------------------------------------------------------------------------------
 
@@ -379,92 +397,53 @@ class Broker:
 
     def drain(self) -> None:
         """Send every waiting poll home, and let none wait any more."""
-        self._closing = True
-        for waiting in [*self._polls.values(), *(each for several in self._by_result.values() for each in several)]:
-            waiting.woken.set()
+        self._waiters.send_home()
 
     async def _sweep(self) -> None:
         while True:
             pause = SWEEP_PERIOD
             try:
-                self._wake(await self._performer.perform(lambda store: store.sweep(self._clock())))
+                self._waiters.wake(await self._performer.perform(lambda store: store.sweep(self._clock())))
                 due = await self._performer.perform(lambda store: store.next_due(self._clock()))
                 if due is not None:
                     pause = min(pause, max(0.0, due - self._clock()))
             except CallFailed:
                 log.exception("what time brings could not be looked at; it is tried again")
+            self._receivers.forget_silent(self._clock())
+            self._traffic.forget_idle(time.monotonic())
             await asyncio.sleep(max(pause, 0.005))
 
-    def _wake(self, effects: Effects) -> None:
-        """Wake whom a committed transaction concerns."""
-        for queue in effects.queues:
-            for waiting in self._by_queue.get(queue, ()):
-                waiting.woken.set()
-        for each in effects.results:
-            for waiting in self._by_result.get(each, ()):
-                waiting.woken.set()
-        for session in effects.sessions:
-            if session in self._polls:
-                self._polls[session].woken.set()
+    async def _perform(self, operation: Callable[[Store, float], T]) -> T:
+        """Ask the store on behalf of the caller."""
+        self._traffic.hear(self._may.caller(), self._clock())
+        return await self._performer.perform(lambda store: operation(store, self._clock()))
 
-    # Who may what ----------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _caller() -> str:
-        call = current_call()
-        return "" if call is None else call.key_id
+    async def _counted(self, operation: Callable[[Store, float], tuple[T, Effects]]) -> T:
+        """Ask the store for a change, and wake whom it concerns."""
+        value, effects = await self._perform(operation)
+        self._waiters.wake(effects)
+        return value
 
     def _exclusive(self, queue: Queue) -> Queue:
         assert queue.exclusive is not None
-        return msgspec.structs.replace(queue, exclusive=self._named(queue.exclusive))
-
-    def _named(self, session: str) -> str:
-        """A session as the store knows it: with its owner in front, so that nobody can name another's."""
-        return f"{self._caller()}\n{session}"
-
-    def _check_publish(self, publications: Iterable[Publication]) -> None:
-        """By the queue that a publication names or, if it names one, by its exchange."""
-        if self._scopes is not None:
-            names = (each.exchange or each.routing_key for each in publications)
-            _check(names, self._scopes(self._caller()).allows_publish, "publish to")
-
-    def _check_all(self) -> None:
-        """For what is not of one queue: a pattern that happens to fit a name is not enough."""
-        if self._scopes is not None and "*" not in self._scopes(self._caller()).consume:
-            raise QueueNotInScope("the key may not receive from every queue")
-
-    def _check_consume(self, names: Iterable[str]) -> None:
-        if self._scopes is not None:
-            scopes = self._scopes(self._caller())
-            _check(names, scopes.allows_consume, "receive from")
+        return msgspec.structs.replace(queue, exclusive=self._may.own(queue.exclusive))
 
 
-def _check(names: Iterable[str], allows: Callable[[str], bool], verb: str) -> None:
-    for name in names:
-        if not allows(name):
-            raise QueueNotInScope(f"the key may not {verb} {name[:100]!r}")
-
-
-def _create(store: Store, publications: Iterable[Publication], now: float) -> None:
-    """Make the queues that these name and that are not there."""
-    names = {each.routing_key for each in publications if each.exchange == DEFAULT_EXCHANGE}
-    there = {each.queue.name for each in store.stats(sorted(names), now)}
-    missing = [Queue(name) for name in sorted(names - there)]
-    if missing:
-        store.declare(missing, now)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
+def _read(given: list[T] | bytes, kind: type[list[T]]) -> list[T]:
+    """Values, packed or not; raises `MalformedBatch`."""
+    if not isinstance(given, bytes):
+        return given
     try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
+        return unpack(given, kind)
+    except BodyUndecodable as error:
+        raise MalformedBatch(str(error)) from error
 
 
-def _discard(waiting: dict[str, set[_Waiting]], name: str, one: _Waiting) -> None:
-    several = waiting.get(name)
-    if several is not None:
-        several.discard(one)
-        if not several:
-            del waiting[name]
+def _size(message: Message) -> int:
+    return len(message.body) + len(message.headers)
+
+
+def _publish(
+    store: Store, publications: Sequence[Publication], joins: Sequence[Join], now: float
+) -> tuple[list[Published], Effects]:
+    return store.publish(publications, now, joins)

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from backwater_tornado.errors import InvalidOption
 
-from .broker import Direct, Grouped, Performer
+from .performers import Direct, Grouped, Performer
 
 
 def open_store(url: str) -> Performer:

@@ -331,6 +331,57 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     spec: bytes = b""
 
 
+class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message that is out: who has it."""
+
+    session: str
+    #: Of the key whose session it is.
+    key_id: str
+    token: int
+    #: Of the message.
+    id: str
+    #: Its queue and since when; unknown of what was handed out before the broker's start.
+    queue: str = ""
+    since: float | None = None
+
+
+class Receiver(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A session as others see it."""
+
+    session: str
+    key_id: str
+    #: What it says of itself (host, process, what it serves); opaque here.
+    about: bytes
+    ttl: float
+    #: When it was opened, or first heard of after the broker's start, and when last heard of.
+    opened: float
+    heard: float
+    #: Messages that were handed to it since then, and that it has neither settled nor let go.
+    held: int = 0
+
+
+class QueueRates(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What went through a queue in the last minute, per second."""
+
+    queue: str
+    published: float = 0.0
+    delivered: float = 0.0
+    acked: float = 0.0
+
+
+class SiteCounts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came and went by one key since the broker's start: messages, and bytes of their bodies and headers."""
+
+    key_id: str
+    published: int = 0
+    received: int = 0
+    settled: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    #: When it was last heard of.
+    heard: float = 0.0
+
+
 class Effects(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whom a transaction concerns, so that the broker can wake them when it is committed."""
 

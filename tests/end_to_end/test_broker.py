@@ -11,10 +11,13 @@ import pytest
 
 import backwater_tornado as backwater
 from backwater_tornado import errors
-from backwater_tornado.broker.broker import Broker, Direct
+from backwater_tornado.broker.broker import Broker
 from backwater_tornado.broker.memory_store import MemoryStore
+from backwater_tornado.broker.performers import Direct
 from backwater_tornado.broker.values import (
     Batch,
+    Entry,
+    Lease,
     Message,
     Outcome,
     Poll,
@@ -22,9 +25,14 @@ from backwater_tornado.broker.values import (
     Published,
     PublishState,
     Queue,
+    QueueRates,
+    Receiver,
     Result,
     Settlement,
     SettleState,
+    SiteCounts,
+    pack,
+    unpack,
 )
 from backwater_tornado.exposure import Exposed
 from backwater_tornado.protocol.keys import KeyRing, Scopes
@@ -124,3 +132,42 @@ def test_what_is_published_through_a_bad_link_is_there_once(server: RunningServe
         verb(worker, "open_session", "w")
         batch = verb(worker, "receive", "w", Poll((("jobs", 100),), 100), returns=Batch)
     assert [each.message.id for each in batch.deliveries] == [f"{number}" for number in range(4)]
+
+
+def test_messages_go_packed_over_http_too(server: RunningServer) -> None:
+    with backwater.Client(server.url, PRODUCER) as producer, backwater.Client(server.url, WORKER) as worker:
+        job = Publication(Message("a", b"\x00\xff", expires=4e9), "jobs")
+        (published,) = verb(producer, "publish", pack([job]), None, True, returns=list[Published])
+        assert published.state is PublishState.ACCEPTED
+        verb(worker, "open_session", "w", 30.0, b"about")
+        batch = unpack(verb(worker, "receive", "w", Poll((("jobs", 1),), 1), 0.0, True, returns=bytes), Batch)
+        assert batch.deliveries[0].message == job.message
+        assert verb(worker, "settle", "w", pack([Settlement(batch.number)]), returns=list[SettleState]) == ["done"]
+        with pytest.raises(errors.MalformedBatch, match="the binary is not"):
+            verb(producer, "publish", b"\xc1")
+        with pytest.raises(backwater.InvalidArguments, match="publish"):
+            verb(producer, "publish", 5)
+
+
+def test_what_is_done_to_queues_and_what_is_seen_of_them(server: RunningServer) -> None:
+    with backwater.Client(server.url, PRODUCER) as producer, backwater.Client(server.url, WORKER) as worker:
+        verb(worker, "pause", ["jobs"])
+        verb(worker, "open_session", "w", 30.0, b"about")
+        assert publish(producer, "a") == [PublishState.ACCEPTED]
+        assert verb(worker, "receive", "w", Poll((("jobs", 1),), 1), returns=Batch).deliveries == ()
+        verb(worker, "resume", ["jobs"])
+        assert len(verb(worker, "receive", "w", Poll((("jobs", 1),), 1), returns=Batch).deliveries) == 1
+        (lease,) = verb(worker, "leased", returns=list[Lease])
+        assert (lease.session, lease.key_id, lease.id, lease.queue) == ("w", "worker", "a", "jobs")
+        (receiver,) = verb(worker, "sessions", returns=list[Receiver])
+        assert (receiver.session, receiver.about, receiver.held) == ("w", b"about", 1)
+        (rates,) = verb(producer, "rates", returns=list[QueueRates])
+        assert rates.published == rates.delivered > 0
+        assert [each.published for each in verb(producer, "sites", returns=list[SiteCounts])] == [1]
+        entry = Entry("nightly", 10.0, Publication(Message("n", b""), "jobs"), b"spec")
+        assert verb(producer, "plan", entry)
+        assert verb(producer, "schedule", returns=list[Entry]) == [entry]
+        assert verb(producer, "unplan", "nightly")
+        for refused in ("pause", "resume"):
+            with pytest.raises(errors.QueueNotInScope):
+                verb(producer, refused, ["jobs"])

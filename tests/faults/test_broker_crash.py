@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import backwater_tornado as backwater
-from backwater_tornado.broker.broker import Broker, Grouped
+from backwater_tornado.broker.broker import Broker
+from backwater_tornado.broker.performers import Grouped
 from backwater_tornado.broker.sqlite_store import SqliteStore
 from backwater_tornado.broker.values import (
     Batch,

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import pytest
 
-from backwater_tornado.broker.broker import Broker, Direct, Grouped
+from backwater_tornado.broker.broker import Broker
 from backwater_tornado.broker.memory_store import MemoryStore
+from backwater_tornado.broker.performers import Direct, Grouped
 from backwater_tornado.broker.sqlite_store import SqliteStore
 from backwater_tornado.broker.store import Store
 from backwater_tornado.broker.values import (
@@ -220,7 +221,7 @@ def test_a_session_that_is_gone_is_told_so() -> None:
         await broker._performer.perform(lambda store: store.sweep(clock.now))
         with pytest.raises(SessionGone):
             await broker.receive("w", WANT)
-        assert (broker._lives, broker._told) == ({}, {})
+        assert broker._receivers._known == {}
 
     brokering(test)
 
@@ -235,7 +236,8 @@ def test_a_poll_that_was_given_up_leaves_nothing_behind() -> None:
             await asyncio.sleep(0)
             results.cancel()
             await asyncio.gather(results, return_exceptions=True)
-        assert (broker._by_queue, broker._by_result, broker._polls) == ({}, {}, {})
+        waiters = broker._waiters
+        assert (waiters._by_queue, waiters._by_result, waiters._polls) == ({}, {}, {})
 
     brokering(test)
 

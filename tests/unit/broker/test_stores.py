@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backwater_tornado.broker.broker import Broker, Direct, Grouped
+from backwater_tornado.broker.broker import Broker
+from backwater_tornado.broker.performers import Direct, Grouped
 from backwater_tornado.broker.stores import open_store
 from backwater_tornado.broker.values import Queue
 from backwater_tornado.errors import ConfigurationError, InvalidOption
