@@ -34,6 +34,8 @@ class Job(msgspec.Struct, frozen=True):
     time_limit: float | None = None
     #: None: no bound.
     max_retries: int | None = 3
+    #: Nobody keeps its result: what it returns is not encoded.
+    ignore_result: bool = False
 
 
 class End(StrEnum):
@@ -68,3 +70,5 @@ class Stop(StrEnum):
     REVOKED = "revoked"
     #: The worker ends and the grace period is over: the run's ending is RETURN.
     CLOSING = "closing"
+    #: It ran longer than its `time_limit`; pools say this to themselves.
+    TIME_LIMIT = "time_limit"
