@@ -19,6 +19,7 @@ The tree is split by what the caller can do about it::
         │   └── ErlangError                 on a node of Erlang's backwater
         ├── TaskError                       a task ended without a result of its function
         │   ├── TaskRevoked, TaskExpired, TaskLost, TaskRejected, TaskNotAccepted, UpstreamFailed, TimeLimitExceeded
+        │   ├── SoftTimeLimitExceeded, MaxRetriesExceeded
         ├── ResultUnserializable, ResultTooLarge   it ran, and its result cannot travel
         └── InternalError                   the server failed by a fault of its own
 
@@ -384,6 +385,16 @@ class UpstreamFailed(TaskError):
 
 class TimeLimitExceeded(TaskError):
     code, status, title = "time_limit_exceeded", 504, "The task ran longer than it may"
+
+
+class SoftTimeLimitExceeded(TaskError):
+    """Raised inside a task that runs longer than its soft limit: there is time to tidy up until the hard one."""
+
+    code, status, title = "soft_time_limit_exceeded", 504, "The task ran longer than its soft limit"
+
+
+class MaxRetriesExceeded(TaskError):
+    code, status, title = "max_retries_exceeded", 500, "The task asked to run again, and has no retry left"
 
 
 # After the run -------------------------------------------------------------------------------------------------------

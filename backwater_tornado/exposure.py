@@ -29,6 +29,7 @@ from backwater_tornado.marks import (
     is_name,
     mark_of,
 )
+from backwater_tornado.tasks.request import CALLED_DIRECTLY, TaskContext
 
 __all__ = ["ExposeOptions", "Exposed", "Exposure", "Function", "Readings", "expose"]
 
@@ -63,6 +64,12 @@ class Function:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, checked and converted by the annotations, see `Arguments.bind`; raises `InvalidArguments`."""
         return self.arguments.bind(args, kwargs, readings)
+
+    def call_in(self, context: TaskContext) -> Callable[..., Any]:
+        """What to call in a task: with `bind=True` it is given the task as its first argument."""
+        if self.options.task.get("bind") and isinstance(self.call, MethodType):
+            return MethodType(self.call.__func__, context)
+        return self.call
 
     @property
     def signature(self) -> str:
@@ -202,7 +209,19 @@ def _function(module: str, name: str, call: Callable[..., Any]) -> Function:
         raise InvalidExposure(f"{name!r} cannot be the name of a function of {module!r}")
     mark = mark_of(call)
     options = ExposeOptions() if mark is None else mark.options
+    if options.task.get("bind"):
+        call = _bound(call, f"{module}.{name}")
     return Function(module, name, call, is_async(call), options, Arguments(call, name))
+
+
+def _bound(call: Callable[..., Any], label: str) -> Callable[..., Any]:
+    """A function whose first argument is the running task, as a method whose object that is: callers never see it."""
+    bound = MethodType(call, CALLED_DIRECTLY)
+    try:
+        inspect.signature(bound)
+    except (ValueError, TypeError) as exc:
+        raise InvalidExposure(f"{label} has bind=True, and no first parameter for the task") from exc
+    return bound
 
 
 # Of a module -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Where tasks run: so many at once, each within its time, each ended exactly once.
 
-Rule: whatever happens to a run, `done` is called for it once, on the loop. How a run ends that was stopped is said here,
-alike for threads, processes and the loop; what they differ in is behind `Pool`.
+Rule: whatever happens to a run, `done` is called for it once, on the loop. How a run ends that was stopped is said
+here, alike for threads, processes and the loop; what they differ in is behind `Pool`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import pytest
 
 from backwater_tornado.errors import InvalidArguments, InvalidExposure, NotExposed, UnknownFunction, UnknownModule
 from backwater_tornado.exposure import Exposed, ExposeOptions, Exposure, expose
+from backwater_tornado.tasks.request import CALLED_DIRECTLY, TaskContext, TaskRequest
 
 
 def module_of(source: str, name: str = "made", **contents: Any) -> ModuleType:
@@ -449,6 +450,61 @@ def test_a_name_that_has_no_place_on_the_wire_is_refused(name: Any) -> None:
 
 def test_dots_and_hyphens_are_fine_in_the_name_of_a_module() -> None:
     assert ("my-app.jobs", "add") in Exposure.of({"my-app.jobs": Service()})
+
+
+# Bound to the task --------------------------------------------------------------------------------------------------
+
+BIND = MARK + "@expose(bind=True)\n"
+
+
+def test_a_bound_function_hides_its_first_parameter() -> None:
+    module = module_of(BIND + 'def add(task, x: int, y: int = 0) -> int:\n    """Adds."""\n    return x + y\n')
+    add = Exposure.of(module).find("made", "add")
+    assert (add.signature, add.summary) == ("add(x: int, y: int = 0) -> int", "Adds.")
+    assert [count for count in range(4) if add.accepts(count)] == [1, 2]
+    args, kwargs = add.bind_arguments([1], {"y": 2})
+    assert add.call(*args, **kwargs) == 3
+    with pytest.raises(InvalidArguments, match="has no argument 'task'"):
+        add.bind_arguments([1], {"task": 2})
+
+
+def test_a_bound_function_that_is_called_learns_that_it_is_no_task() -> None:
+    module = module_of(BIND + "async def f(task): return task\n")
+    function = Exposure.of(module).find("made", "f")
+    assert function.is_async
+    with pytest.raises(StopIteration) as returned:
+        function.call().send(None)
+    assert returned.value.value is CALLED_DIRECTLY
+
+
+def test_in_a_task_a_bound_function_is_given_it_and_any_other_is_as_it_was() -> None:
+    context = TaskContext(TaskRequest(id="1"), print)
+    functions = Exposure.of(module_of(BIND + "def f(task, x): return task, x\n@expose\ndef g(x): return x\n"))
+    assert functions.find("made", "f").call_in(context)(1) == (context, 1)
+    assert functions.find("made", "g").call_in(context)(1) == 1
+
+
+def test_a_bound_method_of_an_object_has_both_in_front() -> None:
+    class Clock:
+        @expose(bind=True)
+        def tick(self, task: TaskContext, x: int) -> tuple[object, object, int]:
+            return self, task, x
+
+    clock, context = Clock(), TaskContext(TaskRequest(id="1"), print)
+    function = Exposure.of(Exposed(clock=clock)).find("clock", "tick")
+    assert function.call(1) == (clock, CALLED_DIRECTLY, 1)
+    assert function.call_in(context)(1) == (clock, context, 1)
+
+
+def test_one_bound_function_may_be_exposed_twice() -> None:
+    module = module_of(BIND + "def f(task): ...\n")
+    assert ("made", "f") in Exposure.of([module, (module, ["f"])])
+
+
+@pytest.mark.parametrize("parameters", ["", "*, task"])
+def test_a_function_without_a_first_parameter_cannot_be_bound(parameters: str) -> None:
+    with pytest.raises(InvalidExposure, match="made.f has bind=True, and no first parameter for the task"):
+        Exposure.of(module_of(BIND + f"def f({parameters}): ...\n"))
 
 
 # Together -----------------------------------------------------------------------------------------------------------
