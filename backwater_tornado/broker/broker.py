@@ -40,7 +40,6 @@ from .receivers import Receivers
 from .store import Store
 from .traffic import Traffic
 from .values import (
-    DEFAULT_EXCHANGE,
     Batch,
     Binding,
     DeadLetter,
