@@ -29,6 +29,7 @@ from .tasks.current import enter_block, leave_block, set_default_sender
 from .tasks.flows import Flow, Nap, revoke_flow, send_flow
 from .tasks.messages import DEFAULT_QUEUE, RESULT_EXPIRES
 from .tasks.outcomes import revoked
+from .tasks.request import current_task
 from .tasks.signatures import Canvas, signature
 from .tasks.workflow import Context, Order, plan_canvas
 
@@ -72,8 +73,15 @@ class _Application:
 
     def plan(self, canvases: Iterable[Canvas]) -> list[Order]:
         """What the broker is told to make of each canvas."""
-        options = self.options
-        context = Context(now=time.time(), new_id=new_id, queue=options.queue, result_expires=options.result_expires)
+        options, task = self.options, current_task()
+        context = Context(
+            now=time.time(),
+            new_id=new_id,
+            queue=options.queue,
+            result_expires=options.result_expires,
+            root="" if task is None else task.request.root_id or task.request.id,
+            parent="" if task is None else task.request.id,
+        )
         return [plan_canvas(canvas, context) for canvas in canvases]
 
     def _timeout(self, ask: Ask[Any]) -> float:
