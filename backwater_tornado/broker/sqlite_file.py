@@ -180,6 +180,7 @@ class SqliteFile:
         try:
             if self._log_fd < 0:
                 self._log_fd = os.open(f"{self._path}-wal", os.O_RDONLY)
+                _sync_folder(self._path)  # the log may be new, and after a power failure nobody would find it
             _sync(self._log_fd)
         except OSError:
             self._closed = "the disk has failed to keep what was written; start the broker again"
@@ -303,6 +304,14 @@ def migrate(db: sqlite3.Connection, number: int, script: str) -> None:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _lock(path: Path) -> int:

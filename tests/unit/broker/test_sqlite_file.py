@@ -384,6 +384,16 @@ def test_the_log_is_synced_that_is_written_after_a_fork(file: SqliteFile, synced
     assert synced == [["a"], ["a", "b"]]
 
 
+def test_the_folder_of_a_new_log_is_synced_once(file: SqliteFile, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(sqlite_file, "_sync_folder", synced.append)
+    add(file, "a", durable=False)
+    assert synced == []
+    add(file, "b")
+    add(file, "c")
+    assert synced == [path.resolve()]
+
+
 def test_a_disk_that_fails_to_sync_is_not_written_to_again(
     file: SqliteFile, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
