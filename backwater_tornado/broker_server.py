@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tornado.httpserver import HTTPServer
+
 from .broker.broker import Broker
 from .broker.performers import Performer
 from .broker.stores import open_store
@@ -35,6 +37,9 @@ class BrokerServer:
         self.broker = Broker(performer, self._scopes, clock)
         self.server = listen(Exposed(broker=self.broker))
         self.broker.start()
+        self._metrics: HTTPServer | None = None
+        #: The port of `/metrics`, where it is served.
+        self.metrics_port: int | None = None
 
     @property
     def port(self) -> int:
@@ -48,9 +53,18 @@ class BrokerServer:
     async def stop(self, grace: float = GRACE) -> bool:
         """Send waiting polls home, stop the server, close the store; False when calls were cut after `grace` s."""
         self.broker.drain()
+        if self._metrics is not None:
+            self._metrics.stop()
+            await self._metrics.close_all_connections()
         complete = await self.server.stop(grace)
         await self.broker.close()
         return complete
+
+    def show_metrics(self, address: str, port: int) -> None:
+        """Serve `/metrics` for Prometheus, see `metrics`; raises `InvalidOption`."""
+        from .metrics import serve_metrics  # noqa: PLC0415 - an extra that only who asks for it has
+
+        self._metrics, self.metrics_port = serve_metrics(self.broker.observe, address, port)
 
     def _scopes(self, key_id: str) -> Scopes:
         key = self.server.service.serving.keys.get(key_id)
@@ -63,6 +77,7 @@ async def start_broker(
     *,
     exposed: object = (),
     clock: Callable[[], float] = time.time,
+    metrics: tuple[str, int] | None = None,
     **options: Any,
 ) -> BrokerServer:
     """Serve a broker on the running loop.
@@ -72,6 +87,8 @@ async def start_broker(
         store: `sqlite:///var/lib/backwater/broker.db`, `sqlite:broker.db` (from the current directory), `memory://`.
         exposed: what may be called beside the broker.
         clock: the broker's own, Unix seconds.
+        metrics: address and port on which `/metrics` is served to Prometheus, and to anybody who can reach it; port 0
+            lets the system choose, see `BrokerServer.metrics_port`.
         options: as `start_clear_server` or, with `certfile`, as `start_tls_server`; `ref` is `broker` by default. No
             `erlang`: its nodes have no words for a broker.
 
@@ -85,9 +102,16 @@ async def start_broker(
     beside = Exposure.of(exposed)  # type: ignore[arg-type]
     performer = open_store(store)
     try:
-        return BrokerServer(
+        broker = BrokerServer(
             performer, clock, lambda broker: start(secret, [broker, beside], **{"ref": "broker", **options})
         )
     except BaseException:
         await performer.close()
         raise
+    try:
+        if metrics is not None:
+            broker.show_metrics(*metrics)
+    except BaseException:
+        await broker.stop(0.0)
+        raise
+    return broker

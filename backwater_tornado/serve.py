@@ -52,6 +52,9 @@ class Plan:
     state: str | None = None
     #: The URL of a broker's store: serve a broker, with or without modules beside.
     store: str | None = None
+    #: Where a broker tells Prometheus what it is doing.
+    metrics_port: int | None = None
+    metrics_address: str = "127.0.0.1"
     grace: float = 30.0
     log_level: str = "info"
     erlang: bool = False
@@ -140,7 +143,8 @@ async def start_server(plan: Plan, exposure: Exposure) -> Server | BrokerServer:
         options |= {"certfile": plan.tls_cert, "keyfile": plan.tls_key, "client_ca": plan.client_ca}
     try:
         if plan.store is not None:
-            return await start_broker(keys, plan.store, exposed=exposure, **options)
+            metrics = None if plan.metrics_port is None else (plan.metrics_address, plan.metrics_port)
+            return await start_broker(keys, plan.store, exposed=exposure, metrics=metrics, **options)
         start: Callable[..., Server] = start_clear_server if plan.tls_cert is None else start_tls_server
         return start(keys, exposure, **options)
     except ConfigurationError:
@@ -181,6 +185,8 @@ class _Serving:
         loop.add_signal_handler(signal.SIGHUP, self._reload_keys, server)
         if self._channel is None:
             announce(self._plan, server.port)
+            if isinstance(server, BrokerServer) and server.metrics_port is not None:
+                log.info("metrics on http://%s:%d/metrics", self._plan.metrics_address, server.metrics_port)
         else:
             self._channel.ready(self._exposure)
             _watch(self._channel, loop, self._stop, self._plan.grace)

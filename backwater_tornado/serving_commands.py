@@ -62,6 +62,7 @@ def broker_command(modules: tuple[str, ...], config: str | None, **flags: Any) -
       backwater broker --store sqlite:///var/lib/backwater/broker.db --secret-file site.key --port 8080
       backwater broker --store sqlite:jobs.db --tls-cert cert.pem --tls-key key.pem
       backwater broker --store memory:// --secret-file site.key --address 127.0.0.1
+      backwater broker --secret-file site.key --metrics-port 9464
 
     \b
     SIGTERM, SIGINT  send those who wait home, let calls in progress end for --grace seconds; again: stop at once
@@ -75,7 +76,7 @@ def broker_command(modules: tuple[str, ...], config: str | None, **flags: Any) -
     return serve(_begin(settings, modules))
 
 
-_PLANNED = ("port", "address", "grace", "log_level", "store")
+_PLANNED = ("port", "address", "grace", "log_level", "store", "metrics_port", "metrics_address")
 _PLANNED_ERLANG = ("erlang", "erlang_modules", "erlang_replay_window", "erlang_none")
 _PLANNED_PATHS = ("secret_file", "tls_cert", "tls_key", "client_ca", "state", "erlang_secret_file")
 

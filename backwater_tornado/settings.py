@@ -188,6 +188,8 @@ _BROKER = (
         DEFAULT_STORE,
     ),
     *_LISTENING,
+    Setting("metrics_port", Kind.WHOLE, "Serve /metrics to Prometheus on this port, to whoever can reach it."),
+    Setting("metrics_address", Kind.TEXT, "The address of --metrics-port.", "127.0.0.1"),
     Setting("processes", Kind.WHOLE, "Always 1: a broker is one process.", 1),
 )
 _DOCTOR = (

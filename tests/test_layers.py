@@ -73,7 +73,10 @@ TABLE: Mapping[str, May] = {
     "broker.permissions": May("errors context protocol.keys broker.values", never=IMPURE),
     "broker.waiting": May("broker.values", never="time os random secrets uuid socket logging"),
     "broker.stores": May("errors broker", never=IMPURE),
-    "broker_server": May("errors options exposure protocol.keys server broker", never="os random secrets socket"),
+    "broker_server": May(
+        "errors options exposure protocol.keys server broker metrics", "tornado", "os random secrets socket"
+    ),
+    "metrics": May("errors broker.values", "tornado prometheus_client", IMPURE.replace(" socket", "")),
     "broker.sqlite_file": May("errors", never="time random secrets uuid asyncio socket logging"),
     "broker.sqlite_store": May("errors broker", "msgspec", never="time random secrets uuid asyncio socket logging"),
     "broker.group_commit": May("errors", never="time os random secrets uuid socket logging"),

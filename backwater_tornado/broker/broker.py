@@ -49,6 +49,7 @@ from .values import (
     Join,
     Lease,
     Message,
+    Observation,
     Outcome,
     Poll,
     Publication,
@@ -89,7 +90,7 @@ class Broker:
 
     Args:
         performer: the store, and how it is asked.
-        scopes: what a key may do, by its id; None: everybody may do all (a broker in the same process).
+        scopes: what a key may do, by its id; None: everybody may do everything. See `permissions`.
         clock: Unix seconds.
     """
 
@@ -148,7 +149,6 @@ class Broker:
 
     async def _set_paused(self, queues: list[str], *, paused: bool) -> None:
         self._may.check_consume(queues)
-
         self._waiters.wake(await self._perform(lambda store, now: operations.set_paused(store, queues, paused, now)))
 
     # Messages --------------------------------------------------------------------------------------------------------
@@ -379,6 +379,12 @@ class Broker:
         """What came and went by the caller's key or, for one that may receive from every queue, by all of them."""
         owner = self._owner()
         return [site for site in self._traffic.sites() if owner in (None, site.key_id)]
+
+    async def observe(self) -> Observation:
+        """All there is to see, whoever asks: for this process alone."""
+        queues = await self._performer.perform(lambda store: store.stats(None, self._clock()))
+        now = self._clock()
+        return Observation(now, queues, self._traffic.sites(), self._receivers.list(None, now))
 
     # The life of the broker ------------------------------------------------------------------------------------------
 

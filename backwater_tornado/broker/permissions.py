@@ -8,6 +8,7 @@
 * Ids of messages are capabilities: whoever knows one may cancel the message and read its result. They are random, and
   shown to those only who may receive from the message's queue.
 * A session is its key's alone.
+* Whoever asks within the broker's own process, and not on behalf of a call, may do everything.
 
 Rule: says no, with the name that was asked for; does nothing else.
 """
@@ -30,7 +31,7 @@ class Permissions:
     """See the head of this module.
 
     Args:
-        scopes: what a key may do, by its id; None: everybody may do all (a broker in the same process).
+        scopes: what a key may do, by its id; None: everybody may do everything.
     """
 
     def __init__(self, scopes: Callable[[str], Scopes] | None) -> None:
@@ -85,7 +86,9 @@ class Permissions:
             raise QueueNotInScope("the key may not receive from every queue")
 
     def _scopes(self) -> Scopes:
-        return _EVERYTHING if self._scopes_of is None else self._scopes_of(self.caller())
+        if self._scopes_of is None or current_call() is None:
+            return _EVERYTHING
+        return self._scopes_of(self.caller())
 
 
 def target(publication: Publication) -> str:

@@ -382,6 +382,15 @@ class SiteCounts(msgspec.Struct, frozen=True, omit_defaults=True):
     heard: float = 0.0
 
 
+class Observation(msgspec.Struct, frozen=True):
+    """All there is to see of a broker at one moment."""
+
+    now: float
+    queues: list[QueueStats]
+    sites: list[SiteCounts]
+    receivers: list[Receiver]
+
+
 class Effects(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whom a transaction concerns, so that the broker can wake them when it is committed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,13 @@ def test_the_variable_and_the_file_name_the_store(folder: Path) -> None:
     with Serving(folder, command="broker") as serving:
         serving.url()
     assert (folder / "of_the_file.db").exists()
+
+
+def test_prometheus_is_told_on_a_port_of_its_own(folder: Path) -> None:
+    with serve(folder, "--store", "memory://", "--metrics-port", "0") as serving, client(serving) as caller:
+        verb(caller, "declare", [], [Queue("jobs")], [])
+        assert publish(caller, "a") == {PublishState.ACCEPTED}
+        url = serving.wait_for("metrics on ").split()[-1]
+        assert url.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:  # noqa: S310 - our own
+            assert b'backwater_queue_messages{queue="jobs",state="ready"} 1.0' in answer.read()

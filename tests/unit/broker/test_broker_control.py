@@ -366,3 +366,14 @@ def test_whoever_knows_an_id_may_cancel_and_read_the_result() -> None:
         assert await broker.results(["a"]) == [None]
 
     brokering(test, KEYS.__getitem__, "all")
+
+
+def test_within_the_process_everything_may_be_done() -> None:
+    async def test(broker: Broker, clock: Clock) -> None:
+        await broker.publish([job("a")])
+        assert await broker.dead_letters() == []
+        as_caller("none")
+        with pytest.raises(QueueNotInScope):
+            await broker.dead_letters()
+
+    brokering(test, KEYS.__getitem__)
