@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -21,13 +22,18 @@ from queue_rivals.contract import Awaiting, Blocking
 
 #: Tasks in one call of a rival's bulk API.
 CHUNK = 1000
+#: Callers at once in a crowd: threads, or tasks of the loop.
+CROWD = 16
 #: Of the last bulk so many results are looked at, to see that all are there: who works in batches ends with them.
 LAST = 100
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to do: `one` by one, in `bulk`, round `trips`, or see that all is `settled`; for `seconds` at most."""
+    """What to do, for `seconds` at most.
+
+    `one` by one, by a `crowd` at once, in `bulk`, round `trips`, or see that all is `settled`.
+    """
 
     do: str
     count: int
@@ -35,16 +41,27 @@ class Order:
 
 
 class Producer:
-    """The four orders, for a rival that blocks."""
+    """The orders, for a rival that blocks."""
 
     def __init__(self, rival: Blocking) -> None:
         self.rival = rival
         self.last: Sequence[Any] = []
+        self.threads = ThreadPoolExecutor(CROWD)
 
     def one(self, order: Order) -> list[int]:
         """Each waits for its answer before the next is sent."""
         send = self.rival.send
         self.last = [send() for _ in range(order.count)][-LAST:]
+        return []
+
+    def crowd(self, order: Order) -> list[int]:
+        """As `one`, in each of CROWD threads."""
+
+        def some(count: int) -> None:
+            for _ in range(count):
+                self.rival.send()
+
+        list(self.threads.map(some, [order.count // CROWD] * CROWD))
         return []
 
     def bulk(self, order: Order) -> list[int]:
@@ -83,6 +100,16 @@ class AwaitingProducer:
         """As the blocking one."""
         send = self.rival.send
         self.last = [await send() for _ in range(order.count)][-LAST:]
+        return []
+
+    async def crowd(self, order: Order) -> list[int]:
+        """As `one`, in each of CROWD tasks."""
+
+        async def some(count: int) -> None:
+            for _ in range(count):
+                await self.rival.send()
+
+        await asyncio.gather(*(some(order.count // CROWD) for _ in range(CROWD)))
         return []
 
     async def bulk(self, order: Order) -> list[int]:

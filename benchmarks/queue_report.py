@@ -37,6 +37,7 @@ CELLS = {
     cell.name: cell
     for cell in (
         Cell("one by one", lambda visit: visit.one.rate, max),
+        Cell("16 at once", lambda visit: visit.crowd.rate, max),
         Cell("bulk", lambda visit: visit.bulk.rate, max),
         Cell("drain", lambda visit: visit.drain.rate, max),
         Cell("round trip", lambda visit: measures.percentile(visit.trips, 0.5), min),
@@ -127,13 +128,13 @@ def print_rates(console: Console, by_name: dict[str, list[Visit]]) -> None:
     """Tasks a second and latencies."""
     shown = Table(title="tasks a second, median and range over rounds; round trip of one task", title_justify="left")
     shown.add_column("variant")
-    for head in ("enqueue one by one", "enqueue in bulk", "drain", "p50", "p99"):
+    for head in ("enqueue one by one", "by 16 at once", "enqueue in bulk", "drain", "p50", "p99"):
         shown.add_column(head, justify="right")
     for name, visits in by_name.items():
         trips = measures.added(visit.trips for visit in visits)
         shown.add_row(
             name,
-            *(_rates([cell.number(visit) for visit in visits]) for cell in list(CELLS.values())[:3]),
+            *(_rates([cell.number(visit) for visit in visits]) for cell in list(CELLS.values())[:4]),
             f"{measures.percentile(trips, 0.5) * 1e3:,.2f} ms",
             f"{measures.percentile(trips, 0.99) * 1e3:,.2f} ms",
         )
@@ -147,6 +148,8 @@ def print_costs(console: Console, by_name: dict[str, list[Visit]]) -> None:
     costs: dict[str, Number] = {
         "one: client": lambda visit: visit.one.client_cpu / visit.one.count,
         "broker": lambda visit: visit.one.broker_cpu / visit.one.count,
+        "16: client": lambda visit: visit.crowd.client_cpu / visit.crowd.count,
+        " broker": lambda visit: visit.crowd.broker_cpu / visit.crowd.count,
         "bulk: client": lambda visit: visit.bulk.client_cpu / visit.bulk.count,
         "broker ": lambda visit: visit.bulk.broker_cpu / visit.bulk.count,
         "drain: worker": lambda visit: visit.drain.worker_cpu / visit.drain.count,

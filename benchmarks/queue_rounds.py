@@ -36,6 +36,7 @@ class Plan:
 
     rounds: int
     one: int
+    crowd: int
     bulk: int
     trips: int
     trip_seconds: float
@@ -76,6 +77,7 @@ class Visit:
     round: int
     rival: str
     one: Spent
+    crowd: Spent
     bulk: Spent
     drain: Spent
     trips: Mapping[int, int]
@@ -251,14 +253,15 @@ def visit(fleet: Fleet, name: str, number: int, plan: Plan) -> Visit:
             stage.order("trips", 1, PATIENCE)
             trips = stage.order("trips", plan.trips, plan.trip_seconds)["histogram"]
         idle = footprint.memory(stage.site.pids)
-        one, bulk = stage.enqueue("one", plan.one), stage.enqueue("bulk", plan.bulk)
+        one, crowd = stage.enqueue("one", plan.one), stage.enqueue("crowd", plan.crowd)
+        bulk = stage.enqueue("bulk", plan.bulk)
         waiting = footprint.memory(stage.site.pids)
         stage.forget()
         with stage.working() as worker:
-            drain = stage.drain(worker, plan.one + plan.bulk, plan.drain_seconds)
+            drain = stage.drain(worker, plan.one + plan.crowd + plan.bulk, plan.drain_seconds)
             memory = Memory(footprint.memory([worker.pid]), idle, waiting, footprint.memory(stage.site.pids))
     histogram = {int(bucket): count for bucket, count in trips.items()}
-    return Visit(number, name, one, bulk, drain, histogram, memory, sync)
+    return Visit(number, name, one, crowd, bulk, drain, histogram, memory, sync)
 
 
 def interleaved(fleet: Fleet, plan: Plan) -> list[Visit]:

@@ -21,7 +21,7 @@ def producer() -> Blocking:
     """The producer."""
     return Blocking(
         send=noop.delay,
-        send_many=lambda count: app.publish([noop.s() for _ in range(count)]),
+        send_many=lambda count: app.send_many([noop.s() for _ in range(count)]),
         wait=lambda result: result.get(timeout=30),
         ready=lambda result: bool(result.ready()),
     )
