@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from .broker_server import BrokerServer, start_broker
+from .errors import InvalidOption
 from .server import Server, start_clear_server, start_tls_server
 
 T = TypeVar("T")
@@ -41,13 +42,32 @@ class RunningServer:
         return asyncio.run_coroutine_threadsafe(self._serving.stop(grace), self._loop).result(grace + 10)
 
 
+class Clock:
+    """A clock that a test moves by hand: `running_broker(clock=Clock())`. Safe across threads."""
+
+    def __init__(self, now: float | None = None) -> None:
+        self.now = time.time() if now is None else now
+
+    def __call__(self) -> float:
+        """Unix seconds."""
+        return self.now
+
+
 class RunningBroker(RunningServer):
     """A server under test with a broker behind it."""
 
-    def __init__(self, serving: BrokerServer, secret: object, scheme: str) -> None:
+    def __init__(self, serving: BrokerServer, secret: object, scheme: str, clock: Callable[[], float]) -> None:
         super().__init__(serving.server, secret, scheme)
         self.broker = serving.broker
         self._serving = serving
+        self._clock = clock
+
+    def advance(self, seconds: float) -> None:
+        """Move the broker's clock; what is due by then, or has expired, is so when this returns. Needs a `Clock`."""
+        if not isinstance(self._clock, Clock):
+            raise InvalidOption("only a Clock can be moved: running_broker(clock=Clock())")
+        self._clock.now += seconds
+        asyncio.run_coroutine_threadsafe(self.broker.sweep(), self._loop).result(10)
 
 
 async def _call(function: Callable[[], T]) -> T:
@@ -86,13 +106,13 @@ def running_broker(
     Args:
         store: as `start_broker`.
         secret: a random one by default, see `RunningServer.secret`.
-        clock: the broker's own; where a test moves it by hand, the broker sees that within a second.
+        clock: the broker's own; a test may give a `Clock`, and move it with `RunningBroker.advance`.
         options: as `start_broker`; the port is chosen by the system unless `port` is given.
     """
 
     async def start(secret: object, **options: Any) -> RunningBroker:
         scheme = "https" if "certfile" in options else "http"
-        return RunningBroker(await start_broker(secret, store, clock=clock, **options), secret, scheme)
+        return RunningBroker(await start_broker(secret, store, clock=clock, **options), secret, scheme, clock)
 
     with _running(start, secret, options) as running:
         yield running

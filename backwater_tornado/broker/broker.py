@@ -390,7 +390,7 @@ class Broker:
 
     def start(self) -> None:
         """Begin to look at what time brings; on the loop that serves."""
-        self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+        self._sweeping = asyncio.get_running_loop().create_task(self._watch_time())
 
     async def close(self) -> None:
         """Send every waiting poll home, and close the store when what was begun is done."""
@@ -404,12 +404,16 @@ class Broker:
         """Send every waiting poll home, and let none wait any more."""
         self._waiters.send_home()
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> float | None:
+        """Do what time has brought, and wake whom it concerns; gives when there is more to do, None if never."""
+        self._waiters.wake(await self._performer.perform(lambda store: store.sweep(self._clock())))
+        return await self._performer.perform(lambda store: store.next_due(self._clock()))
+
+    async def _watch_time(self) -> None:
         while True:
             pause = SWEEP_PERIOD
             try:
-                self._waiters.wake(await self._performer.perform(lambda store: store.sweep(self._clock())))
-                due = await self._performer.perform(lambda store: store.next_due(self._clock()))
+                due = await self.sweep()
                 if due is not None:
                     pause = min(pause, max(0.0, due - self._clock()))
             except CallFailed:
