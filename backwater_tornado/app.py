@@ -62,7 +62,8 @@ class _Application:
         own = {each.name: options.pop(each.name) for each in names if each.name in options}
         self.options = AppOptions(**own)
         self.endpoints, self.secret = endpoints, secret
-        self.client_options = {"recv_timeout": RECV_TIMEOUT, **options}
+        # A poll is nearly always in flight: nothing waits for the next one.
+        self.client_options = {"recv_timeout": RECV_TIMEOUT, "coalesce_delay": 0.0, **options}
         recv_timeout = self.client_options["recv_timeout"]
         if not isinstance(recv_timeout, int | float) or not recv_timeout > 0:
             raise InvalidOption(f"recv_timeout is a number above 0, not {recv_timeout!r}")
