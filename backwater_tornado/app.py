@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -86,7 +85,7 @@ class _Application:
         return [plan_canvas(canvas, context) for canvas in canvases]
 
     def _timeout(self, ask: Ask[Any]) -> float:
-        return ask.wait + self.options.send_timeout
+        return ask.wait + self.options.send_timeout if ask.within is None else ask.within
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.endpoints!r})"
@@ -118,7 +117,6 @@ class App(_Application):
         self._twin: AsyncApp | None = None
         self._given = options
         self._faces: dict[tuple[str, float], Client] = {}
-        self._tokens = threading.local()
         if default:
             set_default_sender(self)
 
@@ -153,11 +151,11 @@ class App(_Application):
 
     def ask(self, ask: Ask[T]) -> T:
         """Ask the broker."""
-        face = self._faces.get((ask.verb, ask.wait))
+        face = self._faces.get((ask.verb, ask.wait)) if ask.within is None else None
         if face is None:
             returns = None if ask.packed else ask.returns
             face = self._client.with_options(returns=returns, idempotent=True, timeout=self._timeout(ask))
-            if ask.wait in (0.0, self.poll_wait):  # others are many
+            if ask.within is None and ask.wait in (0.0, self.poll_wait):  # others are many
                 self._faces[ask.verb, ask.wait] = face
         return _opened(ask, face.call(_MODULE, ask.verb, *ask.args))
 
@@ -182,11 +180,11 @@ class App(_Application):
         self._client.close()
 
     def __enter__(self) -> Self:
-        self._tokens.__dict__.setdefault("held", []).append(enter_block(self))
+        enter_block(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        leave_block(self._tokens.held.pop())
+        leave_block()
         self.close()
 
 

@@ -43,6 +43,8 @@ class Ask(Generic[T]):
     packed: bool = False
     #: The broker may wait so many seconds before it answers.
     wait: float = 0.0
+    #: Seconds for it with all attempts; None: as long as its sender gives to any.
+    within: float | None = None
 
 
 def publish(publications: Sequence[Publication], joins: Sequence[Join] = ()) -> Ask[list[Published]]:
@@ -76,9 +78,9 @@ def close_session(session: str) -> Ask[None]:
     return Ask("close_session", (session,), None)
 
 
-def results(ids: Sequence[str], wait: float = 0.0) -> Ask[list[Result | None]]:
+def results(ids: Sequence[str], wait: float = 0.0, within: float | None = None) -> Ask[list[Result | None]]:
     """The last known of each; with `wait`, as soon as one of them is final."""
-    return Ask("results", (list(ids), wait), list[Result | None], wait=wait)
+    return Ask("results", (list(ids), wait), list[Result | None], wait=wait, within=within)
 
 
 def forget(ids: Sequence[str]) -> Ask[None]:

@@ -24,7 +24,8 @@ class Sender(Protocol):
 
 
 _default: list[Sender] = []
-_BLOCK: ContextVar[Sender | None] = ContextVar("backwater_sender", default=None)
+#: Of the with-blocks that this thread or asyncio task is in, the innermost last.
+_BLOCKS: ContextVar[tuple[Sender, ...]] = ContextVar("backwater_senders", default=())
 
 
 def set_default_sender(sender: Sender) -> None:
@@ -34,17 +35,17 @@ def set_default_sender(sender: Sender) -> None:
 
 def current_sender() -> Sender:
     """The sender of the innermost with-block, else the default; raises `InvalidOption` when there is none."""
-    found = _BLOCK.get() or (_default[0] if _default else None)
-    if found is None:
+    found = _BLOCKS.get() or _default
+    if not found:
         raise InvalidOption("there is no application to send with: make one, backwater.App(url, secret)")
-    return found
+    return found[-1]
 
 
-def enter_block(sender: Sender) -> Any:
-    """Send with this until `leave_block` gets what this gave; in this thread or asyncio task only."""
-    return _BLOCK.set(sender)
+def enter_block(sender: Sender) -> None:
+    """Send with this until `leave_block`; in this thread or asyncio task only."""
+    _BLOCKS.set((*_BLOCKS.get(), sender))
 
 
-def leave_block(token: Any) -> None:
+def leave_block() -> None:
     """As it was before `enter_block`."""
-    _BLOCK.reset(token)
+    _BLOCKS.set(_BLOCKS.get()[:-1])

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from backwater_tornado.broker.values import Join, Outcome, Publication, Published, PublishState, Result
 from backwater_tornado.errors import (
+    CallFailed,
     DeadlineExceeded,
     OutcomeUnknown,
     TaskNotAccepted,
-    Unreachable,
 )
 
 from . import asks
@@ -29,10 +29,12 @@ Flow = Generator["Ask[Any] | Nap", Any, T]
 
 #: Messages in one request, and bytes of them: what the broker's limits on a request take with ease.
 MAX_MESSAGES, MAX_BYTES = 2_000, 2 << 20
-#: Results asked for at once.
+#: Ids in one request.
 MAX_IDS = 500
 #: The longest pause between two attempts while the link is down, seconds.
 MAX_NAP = 2.0
+#: How much longer than its caller has an ask may take, seconds: so that its answer, due in the last moment, arrives.
+GRACE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +63,40 @@ def send_flow(orders: Sequence[Order]) -> Flow[None]:
         raise TaskNotAccepted(f"the broker did not take the task {first}{others}: {reason}", refused=refused)
 
 
-def _portions(orders: Sequence[Order]) -> Iterator[tuple[Sequence[Join], list[Publication]]]:
-    """Messages as many as fit into a request; what a message is counted for is there before it."""
+def _portions(orders: Sequence[Order]) -> Iterator[tuple[list[Join], list[Publication]]]:
+    """As much as fits into a request; what a message is counted for is there before it."""
     joins: list[Join] = []
     portion: list[Publication] = []
     size = 0
     for order in orders:
-        joins.extend(order.joins)
-        size += sum(len(each.message.body) for join in order.joins for each in join.then)
-        for publication in order.publications:
-            size += len(publication.message.body) + 64
-            if portion and (len(portion) >= MAX_MESSAGES or size > MAX_BYTES):
+        parts: tuple[Join | Publication, ...] = (*order.joins, *order.publications)
+        for each in parts:
+            weight = _weight(each)
+            if (joins or portion) and (len(joins) + len(portion) >= MAX_MESSAGES or size + weight > MAX_BYTES):
                 yield joins, portion
-                joins, portion, size = [], [], len(publication.message.body) + 64
-            portion.append(publication)
-    if portion or joins:
+                joins, portion, size = [], [], 0
+            if isinstance(each, Join):
+                joins.append(each)
+            else:
+                portion.append(each)
+            size += weight
+    if joins or portion:
         yield joins, portion
+
+
+def _weight(each: Join | Publication) -> int:
+    """Bytes, more or less."""
+    if isinstance(each, Join):
+        return sum(map(_weight, (*each.then, *(each.otherwise or ()))))
+    return len(each.message.body) + len(each.message.headers) + 256
 
 
 def wait_flow(
     ids: Iterable[str], timeout: float | None, wait: float, clock: Callable[[], float]
 ) -> Flow[dict[str, Result]]:
     """The final results of all these, by id.
+
+    Several are looked at in as few requests as they need, and then the last is waited for: it mostly ends last.
 
     Args:
         timeout: seconds; None: as long as it takes. A link that is down is waited for.
@@ -95,47 +109,90 @@ def wait_flow(
     until = None if timeout is None else clock() + timeout
     missing = dict.fromkeys(ids)
     found: dict[str, Result] = {}
-    failures = 0
     while missing:
-        left = wait if until is None else min(wait, until - clock())
-        asked = list(missing)[:MAX_IDS]
-        try:
-            answers: list[Result | None] = yield asks.results(asked, max(left, 0.0))
-            failures = 0
-        except (Unreachable, OutcomeUnknown, DeadlineExceeded) as error:
-            if until is not None and clock() >= until:
-                raise _too_late(len(missing), timeout) from error
-            failures += 1
-            yield Nap(min(MAX_NAP, 0.05 * 2 ** min(failures, 6)))
-            continue
-        for each, answer in zip(asked, answers, strict=True):
-            if answer is not None and answer.final:
-                found[each] = answer
-                del missing[each]
+        looking = list(missing) if len(missing) > 1 else []
+        for portion in _slices(looking):
+            _move((yield from _ask_results(portion, 0.0, until, clock)), missing, found)
+        if missing:
+            _move((yield from _ask_results([next(reversed(missing))], wait, until, clock)), missing, found)
         if missing and until is not None and clock() >= until:
-            raise _too_late(len(missing), timeout)
+            raise _too_late(len(missing))
     return found
 
 
-def _too_late(missing: int, timeout: float | None) -> DeadlineExceeded:
-    what = "the task has" if missing == 1 else f"{missing} tasks have"
-    return DeadlineExceeded(f"{what} not ended within {timeout:g} s")
+def completed_flow(
+    ids: Iterable[str], timeout: float | None, wait: float, clock: Callable[[], float]
+) -> Flow[dict[str, Result]]:
+    """The final results of those that have ended, by id, as soon as one has; arguments and errors as `wait_flow`."""
+    until = None if timeout is None else clock() + timeout
+    missing = dict.fromkeys(ids)
+    found: dict[str, Result] = {}
+    portions = list(_slices(list(missing)))
+    while missing and not found:
+        for portion in portions[:-1]:
+            _move((yield from _ask_results(portion, 0.0, until, clock)), missing, found)
+        patience = 0.0 if found else wait if len(portions) == 1 else min(wait, MAX_NAP)
+        _move((yield from _ask_results(portions[-1], patience, until, clock)), missing, found)
+        if not found and until is not None and clock() >= until:
+            raise _too_late(len(missing))
+    return found
+
+
+def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[begin : begin + MAX_IDS] for begin in range(0, len(ids), MAX_IDS))
+
+
+def _move(answers: Iterable[Result | None], missing: dict[str, None], found: dict[str, Result]) -> None:
+    """What is final is missing no more."""
+    for answer in answers:
+        if answer is not None and answer.final:
+            found[answer.id] = answer
+            del missing[answer.id]
+
+
+def _ask_results(
+    ids: Sequence[str], wait: float, until: float | None, clock: Callable[[], float]
+) -> Flow[list[Result | None]]:
+    """Ask until the link lets an answer through; raises `DeadlineExceeded` if that is not in time."""
+    failures = 0
+    while True:
+        left = None if until is None else max(until - clock(), 0.0)
+        ask = asks.results(ids, wait) if left is None else asks.results(ids, min(wait, left), left + GRACE)
+        try:
+            answers: list[Result | None] = yield ask
+        except CallFailed as error:
+            if not (error.retryable or isinstance(error, OutcomeUnknown | DeadlineExceeded)):
+                raise
+            left = MAX_NAP if until is None else until - clock()
+            if left <= 0:
+                raise DeadlineExceeded("the broker could not be asked in time") from error
+            failures += 1
+            yield Nap(min(MAX_NAP, left, 0.05 * 2 ** min(failures, 6)))
+        else:
+            return answers
+
+
+def _too_late(missing: int) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "the task has not ended in time" if missing == 1 else f"{missing} tasks have not ended in time"
+    )
 
 
 def look_flow(ids: Iterable[str]) -> Flow[list[Result | None]]:
     """The last known of each, now."""
     found: list[Result | None] = []
-    asked = list(ids)
-    for begin in range(0, len(asked), MAX_IDS):
-        found += yield asks.results(asked[begin : begin + MAX_IDS])
+    for portion in _slices(list(ids)):
+        found += yield asks.results(portion)
     return found
 
 
 def revoke_flow(ids: Iterable[str], outcome: Outcome) -> Flow[None]:
     """End tasks wherever they are."""
-    yield asks.cancel(ids, outcome)
+    for portion in _slices(list(ids)):
+        yield asks.cancel(portion, outcome)
 
 
 def forget_flow(ids: Iterable[str]) -> Flow[None]:
     """Drop results before their time."""
-    yield asks.forget(list(ids))
+    for portion in _slices(list(ids)):
+        yield asks.forget(portion)

@@ -7,7 +7,6 @@ it is now.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,8 +50,9 @@ class SendOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     link_error: tuple[Any, ...] = ()
 
 
+#: Beyond all moments; neither infinity nor nan is below it.
+MAX_SECONDS = 1e15
 _SERIALIZERS = {"msgpack": "application/msgpack", "json": "application/json"}
-_NAMES = tuple(field.name for field in msgspec.structs.fields(SendOptions))
 
 
 def media_type_of(serializer: str | None) -> str:
@@ -62,109 +62,128 @@ def media_type_of(serializer: str | None) -> str:
 
 def make_send_options(given: Mapping[str, Any], base: SendOptions = SendOptions()) -> SendOptions:  # noqa: B008 - it is frozen
     """`base` with what is given over it; raises `InvalidOption` that names the option."""
-    if not given:
-        return base
     changes: dict[str, Any] = {}
     for name, value in given.items():
         read = _READERS.get(name)
         if read is None:
-            near = difflib.get_close_matches(name, _NAMES, n=1)
+            near = difflib.get_close_matches(name, _READERS, n=1)
             raise InvalidOption(
                 f"there is no option {name!r} of sending" + (f"; did you mean {near[0]!r}?" if near else "")
             )
         try:
-            changes.update(read(name, value))
-        except (ValueError, TypeError) as error:
+            read_name, read_value = read(name, value)
+        except ValueError as error:
             raise InvalidOption(f"the option {name!r} should be {error}, not {value!r}") from None
-    if changes.get("countdown") is not None and changes.get("eta") is not None:
-        raise InvalidOption("countdown and eta say the same thing twice; give one of them")
+        if value is not None:
+            _leave_out_other(read_name, changes)
+        changes[read_name] = read_value
     return msgspec.structs.replace(base, **changes)
 
 
-def _text(name: str, value: Any) -> dict[str, Any]:
+def _leave_out_other(name: str, changes: dict[str, Any]) -> None:
+    """What was given now goes before what the base says otherwise of the same."""
+    other = _OTHERS.get(name)
+    if other is None:
+        return
+    if changes.get(other) is not None:
+        raise InvalidOption(f"{other} and {name} say the same thing twice; give one of them")
+    changes[other] = None
+
+
+# Readers: each gives the field and its value, or raises ValueError with what a value should be -----------------------
+
+
+def _text(name: str, value: Any) -> tuple[str, Any]:
     if value is not None and not (isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()):
         raise ValueError(f"1 to {MAX_NAME} printable characters")
-    return {name: value}
+    return name, value
 
 
-def _seconds(value: Any, least: float = 0.0) -> float:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
-        raise ValueError(f"seconds from {least:g}")
-    return float(value)
+def _span(name: str, value: Any) -> tuple[str, Any]:
+    if value is None:
+        return name, None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not _is_number(seconds) or seconds < 0:
+        raise ValueError("seconds from 0")
+    return name, float(seconds)
 
 
-def _span(name: str, value: Any) -> dict[str, Any]:
-    return {name: None if value is None else _seconds(value)}
+def _limit(name: str, value: Any) -> tuple[str, Any]:
+    name, seconds = _span(name, value)
+    if seconds == 0:
+        raise ValueError("seconds above 0")
+    return name, seconds
 
 
-def _moment(value: datetime) -> float:
+def _moment(name: str, value: Any) -> tuple[str, Any]:
     """Unix seconds; a naive datetime is UTC, as the broker may be in any zone."""
-    return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
-
-
-def _eta(name: str, value: Any) -> dict[str, Any]:
-    return {"countdown": None, name: _moment(value) if isinstance(value, datetime) else _span(name, value)[name]}
-
-
-def _countdown(name: str, value: Any) -> dict[str, Any]:
-    return {"eta": None, **_span(name, value)}
-
-
-def _expires(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, datetime):
-        return {"expires": None, "expires_at": _moment(value)}
-    return {"expires_at": None, **_span(name, value)}
+        return name, (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
+    if value is not None and not _is_number(value):
+        raise ValueError("a datetime, or Unix seconds")
+    return name, value
 
 
-def _count(name: str, value: Any) -> dict[str, Any]:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < -1):
+def _expires(name: str, value: Any) -> tuple[str, Any]:
+    return _moment("expires_at", value) if isinstance(value, datetime) else _span(name, value)
+
+
+def _count(name: str, value: Any) -> tuple[str, Any]:
+    if value is not None and not _is_whole(value, -1):
         raise ValueError("a whole number from 0, or None")
-    return {name: value}
+    return name, value
 
 
-def _priority(name: str, value: Any) -> dict[str, Any]:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_PRIORITY):
+def _priority(name: str, value: Any) -> tuple[str, Any]:
+    if value is not None and not (_is_whole(value, 0) and value <= MAX_PRIORITY):
         raise ValueError(f"a whole number from 0 to {MAX_PRIORITY}")
-    return {name: value}
+    return name, value
 
 
-def _flag(name: str, value: Any) -> dict[str, Any]:
+def _flag(name: str, value: Any) -> tuple[str, Any]:
     if value is not None and not isinstance(value, bool):
         raise ValueError("True or False")
-    return {name: value}
+    return name, value
 
 
-def _headers(name: str, value: Any) -> dict[str, Any]:
+def _headers(name: str, value: Any) -> tuple[str, Any]:
     if value is not None and not (isinstance(value, Mapping) and all(isinstance(each, str) for each in value)):
         raise ValueError("a dict with names as keys")
-    return {name: None if value is None else dict(value)}
+    return name, None if value is None else dict(value)
 
 
-def _serializer(name: str, value: Any) -> dict[str, Any]:
-    if value is not None and value not in _SERIALIZERS:
+def _serializer(name: str, value: Any) -> tuple[str, Any]:
+    if value is not None and not (isinstance(value, str) and value in _SERIALIZERS):
         raise ValueError(f"one of {', '.join(_SERIALIZERS)}")
-    return {name: value}
+    return name, value
 
 
-def _links(name: str, value: Any) -> dict[str, Any]:
+def _links(name: str, value: Any) -> tuple[str, Any]:
     several = tuple(value) if isinstance(value, tuple | list) else () if value is None else (value,)
     if not all(hasattr(each, "task") and hasattr(each, "options") for each in several):
         raise ValueError("a signature, or a list of them")
-    return {name: several}
+    return name, several
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_SECONDS < value < MAX_SECONDS
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 _READERS = {
     "queue": _text,
     "priority": _priority,
-    "countdown": _countdown,
-    "eta": _eta,
+    "countdown": _span,
+    "eta": _moment,
     "expires": _expires,
+    "expires_at": _moment,
     "task_id": _text,
     "headers": _headers,
-    "time_limit": _span,
-    "soft_time_limit": _span,
+    "time_limit": _limit,
+    "soft_time_limit": _limit,
     "max_retries": _count,
     "ignore_result": _flag,
     "result_expires": _span,
@@ -174,3 +193,6 @@ _READERS = {
     "link": _links,
     "link_error": _links,
 }
+
+#: Two ways of saying one thing.
+_OTHERS = {"countdown": "eta", "eta": "countdown", "expires": "expires_at", "expires_at": "expires"}

@@ -14,7 +14,9 @@ from typing import Any
 
 from backwater_tornado.broker.values import Outcome
 from backwater_tornado.errors import (
+    WIRE_ERRORS,
     CallFailed,
+    DeadlineExceeded,
     RemoteError,
     TaskError,
     TaskExpired,
@@ -50,8 +52,15 @@ def succeeded(value: Any, codec: Codec = MSGPACK) -> Outcome:
 
 
 def failed(raised: BaseException, state: State = State.FAILURE) -> Outcome:
-    """It raised this; or, with another state, what came before it was tried again."""
-    error = raised if isinstance(raised, CallFailed) else describe_exception(raised, with_traceback=True)
+    """It raised this; or, with another state, what came before it was tried again.
+
+    What the closed table of errors does not have (`Unreachable`, raised by a call that the task made) is told as any
+    other exception, and so is `DeadlineExceeded`: that is what a caller gets who did not wait long enough.
+    """
+    if isinstance(raised, CallFailed) and raised.code in WIRE_ERRORS and not isinstance(raised, DeadlineExceeded):
+        error = raised
+    else:
+        error = describe_exception(raised, with_traceback=True)
     problem = describe(error)
     try:
         body = MSGPACK.encode(problem)

@@ -12,7 +12,7 @@ by `current`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Union
 
 import msgspec
 
@@ -24,6 +24,7 @@ from .options import SendOptions, make_send_options
 if TYPE_CHECKING:
     from .current import Sent
 
+C = TypeVar("C", bound="_Sendable")
 #: What can be sent: one call, or several that belong together.
 Canvas = Union["Signature", "Chain", "Group"]
 
@@ -43,11 +44,25 @@ class _Sendable:
         """Send it, with these arguments in front of those it has, and these named ones over them."""
         return self.apply_async(args, kwargs)
 
-    __call__ = delay
-
     def apply_async(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Sent:
         """Send it; the options are fields of `SendOptions`."""
-        return current_sender().send(clone(self, args, kwargs, options))  # type: ignore[arg-type]  # it is a Canvas
+        return current_sender().send(clone(self, args, kwargs, options))
+
+    def set(self, **options: Any) -> Self:
+        """The same with other options, see `SendOptions`; of a chain for its last, of a group for each."""
+        return clone(self, (), None, options)
+
+    def clone(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Self:
+        """The same with more arguments in front, other named ones, other options."""
+        return clone(self, args, kwargs, options)
+
+    def link(self, *after: Signature) -> Self:
+        """With calls that follow when it has ended well; each gets its result in front."""
+        return _linked(self, "link", after)
+
+    def on_error(self, *after: Signature) -> Self:
+        """With calls that follow when it has failed; each gets its id in front."""
+        return _linked(self, "link_error", after)
 
 
 class Signature(_Sendable, msgspec.Struct, frozen=True):
@@ -64,35 +79,25 @@ class Signature(_Sendable, msgspec.Struct, frozen=True):
     options: SendOptions = SendOptions()
     immutable: bool = False
 
-    def set(self, **options: Any) -> Signature:
-        """The same call with other options, see `SendOptions`."""
-        return msgspec.structs.replace(self, options=make_send_options(options, self.options))
-
-    def clone(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Signature:
-        """The same call with more arguments in front, other named ones, other options."""
-        changed = clone(self, args, kwargs, options)
-        assert isinstance(changed, Signature)
-        return changed
-
-    def link(self, *after: Signature) -> Signature:
-        """With calls that follow when it has ended well; each gets its result in front."""
-        return self.set(link=(*self.options.link, *after))
-
-    def on_error(self, *after: Signature) -> Signature:
-        """With calls that follow when it has failed; each gets its id in front."""
-        return self.set(link_error=(*self.options.link_error, *after))
-
 
 class Chain(_Sendable, msgspec.Struct, frozen=True):
     """Calls one after the other."""
 
     steps: tuple[Canvas, ...]
 
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise InvalidOption("a chain has at least one call")
+
+    __call__ = _Sendable.delay
+
 
 class Group(_Sendable, msgspec.Struct, frozen=True):
     """Calls side by side."""
 
     members: tuple[Canvas, ...]
+
+    __call__ = _Sendable.delay
 
 
 def _steps(canvas: Any) -> tuple[Canvas, ...]:
@@ -110,10 +115,7 @@ def signature(
 
 def chain(*steps: Canvas) -> Chain:
     """Calls one after the other; each gets the result of the one before in front of its arguments."""
-    found = tuple(each for step in _canvases(steps) for each in _steps(step))
-    if not found:
-        raise InvalidOption("a chain has at least one call")
-    return Chain(found)
+    return Chain(tuple(each for step in _canvases(steps) for each in _steps(step)))
 
 
 def group(*members: Canvas | Iterable[Canvas]) -> Group:
@@ -139,7 +141,7 @@ def _canvases(given: Iterable[Any]) -> Iterable[Canvas]:
             raise InvalidOption(f"a call is made by .s(…), .si(…) or signature(…); {each!r} is none")
 
 
-def clone(canvas: Canvas, args: Iterable[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Canvas:
+def clone(canvas: C, args: Iterable[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]) -> C:
     """More arguments in front, named ones over those there; of a chain for its first call, of a group for each.
 
     Options are for the last of a chain (what is asked for its result), `countdown` and `eta` for its first.
@@ -147,6 +149,10 @@ def clone(canvas: Canvas, args: Iterable[Any], kwargs: Mapping[str, Any] | None,
     args = tuple(args)
     if not args and not kwargs and not options:
         return canvas
+    return _cloned(canvas, args, kwargs, options)  # type: ignore[return-value]  # each kind gives its own
+
+
+def _cloned(canvas: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Canvas:
     match canvas:
         case Signature():
             return msgspec.structs.replace(
@@ -158,10 +164,23 @@ def clone(canvas: Canvas, args: Iterable[Any], kwargs: Mapping[str, Any] | None,
         case Chain(steps):
             early = {name: value for name, value in options.items() if name in ("countdown", "eta")}
             late = {name: value for name, value in options.items() if name not in early}
-            first = clone(steps[0], args, kwargs, early if len(steps) > 1 else options)
-            rest = steps[1:] if len(steps) < 2 else (*steps[1:-1], clone(steps[-1], (), None, late))
-            return Chain((first, *rest))
+            begun = (clone(steps[0], args, kwargs, early), *steps[1:])
+            return Chain((*begun[:-1], clone(begun[-1], (), None, late)))
         case Group(members):
             if "task_id" in options:
                 raise InvalidOption("task_id is for one call, and this is a group")
             return Group(tuple(clone(each, args, kwargs, options) for each in members))
+    raise InvalidOption(f"{canvas!r} cannot be sent")
+
+
+def _linked(canvas: C, option: str, after: tuple[Signature, ...]) -> C:
+    """With more links: of a chain for its last, of a group for each."""
+    made: Canvas
+    match canvas:
+        case Chain(steps):
+            made = Chain((*steps[:-1], _linked(steps[-1], option, after)))
+        case Group(members):
+            made = Group(tuple(_linked(each, option, after) for each in members))
+        case Signature():
+            made = canvas.set(**{option: (*getattr(canvas.options, option), *after)})
+    return made  # type: ignore[return-value]  # each kind gives its own

@@ -6,7 +6,7 @@ that dies too often, an expiry, a cancelling) is counted in the transaction that
 
 For each call that others wait for, the join publishes either the calls that follow, or, when it has failed, the same
 calls marked as `upstream_failed`: they end as failed without a run, which fails what follows them, and so on to the
-last. Nobody waits for ever.
+last. Nobody waits for ever. An empty group has ended well as soon as what is before it has.
 
 Rule: pure; moments and new ids are given. The order of ids is that of the canvas.
 """
@@ -23,12 +23,14 @@ from backwater_tornado.broker.values import Join, Message, Publication
 from backwater_tornado.errors import InvalidOption
 from backwater_tornado.protocol.codec import MSGPACK
 
-from .messages import DEFAULT_QUEUE, RESULT_EXPIRES, Inputs, TaskHeaders, codec_of, encode_headers, input_ids
+from .messages import DEFAULT_QUEUE, MAX_INPUTS_DEPTH, RESULT_EXPIRES, Inputs, TaskHeaders, codec_of, encode_headers
 from .options import SendOptions, media_type_of
 from .signatures import Canvas, Chain, Group, Signature
 
 #: A join that has not come together by then is forgotten: longer than any result is kept, seconds.
 JOIN_EXPIRES: Final = 30 * 86_400.0
+#: Groups within chains within groups, and links of links: what is deeper is a mistake, and no worker would read it.
+MAX_NESTING: Final = MAX_INPUTS_DEPTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ class _Placed:
     start: list[Publication] = field(default_factory=list)
     abort: list[Publication] = field(default_factory=list)
     result: Inputs = None
+    #: How many of its messages count for the joins that wait for it.
+    size: int = 0
 
 
 def plan_canvas(canvas: Canvas, context: Context) -> Order:
@@ -73,7 +77,7 @@ def plan_canvas(canvas: Canvas, context: Context) -> Order:
 
     Raises:
         Unserializable: an argument, or a header of the sender's.
-        InvalidOption: options that cannot be together.
+        InvalidOption: two calls with the same `task_id`, or more than `MAX_NESTING` levels.
     """
     if isinstance(canvas, Signature) and not canvas.options.link and not canvas.options.link_error:
         publication = _publication(canvas, context, canvas.options.task_id or context.new_id(), (), _NOTHING)
@@ -98,24 +102,32 @@ _NOTHING = _Before()
 class _Planner:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._depth = 0
         self.joins: list[Join] = []
-        self.ids: list[str] = []
+        #: As keys, in their order.
+        self.ids: dict[str, None] = {}
 
     def place(self, canvas: Canvas, before: _Before, joins: tuple[str, ...]) -> _Placed:
-        """Place a canvas behind what it waits for; each message that its result is made of counts for `joins`."""
+        """Place a canvas behind what it waits for; the messages that it ends with count for `joins`."""
+        if self._depth == MAX_NESTING:
+            raise InvalidOption(f"calls are nested in more than {MAX_NESTING} levels of groups, chains and links")
+        self._depth += 1
         match canvas:
             case Signature():
-                return self._place_call(canvas, before, joins)
+                placed = self._place_call(canvas, before, joins)
             case Chain(steps):
-                return self._place_chain(steps, before, joins)
+                placed = self._place_chain(steps, before, joins)
             case Group(members):
-                return self._place_group(members, before, joins)
-        raise InvalidOption(f"{canvas!r} cannot be sent")
+                placed = self._place_group(members, before, joins)
+        self._depth -= 1
+        return placed
 
     def _place_call(self, call: Signature, before: _Before, joins: tuple[str, ...]) -> _Placed:
         options, context = call.options, self._context
         own = options.task_id or context.new_id()
-        self.ids.append(own)
+        if own in self.ids:  # it would be sent once, and waited for twice
+            raise InvalidOption(f"two calls have the same task_id {own!r}")
+        self.ids[own] = None
         if not context.root:
             self._context = context = replace(context, root=own)
         if options.link or options.link_error:
@@ -125,26 +137,27 @@ class _Planner:
             well = [self._follow(each, _Before(own)) for each in options.link]
             badly = [self._follow(each, _Before(own, by_id=True)) for each in options.link_error]
             self._join(f"{own}:links", 1, well, badly)
-        return _Placed([publication], [_aborted(publication, before)], own)
+        return _Placed([publication], [_aborted(publication, before)], own, 1)
 
     def _follow(self, call: Signature, before: _Before) -> Publication:
         (publication,) = self.place(call, before, ()).start
         return publication
 
     def _place_chain(self, steps: tuple[Canvas, ...], before: _Before, joins: tuple[str, ...]) -> _Placed:
-        whole = _Placed(result=before.inputs)
-        waited_for = ""
+        whole = _Placed()
+        last = max((number for number, step in enumerate(steps) if not _is_empty(step)), default=-1)
+        waited_for: tuple[str, ...] = ()
         for number, step in enumerate(steps):
-            own = joins if number == len(steps) - 1 else (self._context.new_id(),)
+            own = joins if number == last else (self._context.new_id(),)
             placed = self.place(step, before, own)
-            size = sum(1 for _ in input_ids(whole.result)) if number else 0
-            if size:
-                self._join(waited_for, size, placed.start, placed.abort)
-            else:  # the first one, or what follows an empty group, which has ended before it began
-                whole.start.extend(placed.start)
-                whole.abort.extend(placed.abort)
-            whole.result = placed.result
-            before, waited_for = _Before(placed.result), own[0] if own else ""
+            whole.result, before = placed.result, _Before(placed.result)
+            if not placed.size:
+                continue
+            if whole.size:
+                self._join(waited_for[0], whole.size, placed.start, placed.abort)
+            else:
+                whole.start, whole.abort = placed.start, placed.abort
+            whole.size, waited_for = placed.size, own
         return whole
 
     def _place_group(self, members: tuple[Canvas, ...], before: _Before, joins: tuple[str, ...]) -> _Placed:
@@ -154,11 +167,22 @@ class _Planner:
             placed.start.extend(each.start)
             placed.abort.extend(each.abort)
             placed.result.append(each.result)
+            placed.size += each.size
         return placed
 
     def _join(self, id: str, size: int, then: list[Publication], otherwise: list[Publication]) -> None:
         expires = self._context.now + JOIN_EXPIRES
         self.joins.append(Join(id, size, tuple(then), tuple(otherwise), expires=expires))
+
+
+def _is_empty(canvas: Canvas) -> bool:
+    """Whether there is no call in it."""
+    match canvas:
+        case Chain(steps):
+            return all(map(_is_empty, steps))
+        case Group(members):
+            return all(map(_is_empty, members))
+    return False
 
 
 def _publication(call: Signature, context: Context, own: str, joins: tuple[str, ...], before: _Before) -> Publication:
@@ -216,9 +240,11 @@ def _keep_result(options: SendOptions, context: Context, joins: tuple[str, ...])
 
 
 def _aborted(publication: Publication, before: _Before) -> Publication:
-    """The same message, to end as failed."""
+    """The same message, to end as failed: at once, and whoever holds its unique key."""
     message = publication.message
     headers = msgspec.msgpack.decode(message.headers, type=TaskHeaders)
     marked = msgspec.structs.replace(headers, inputs=before.inputs, upstream_failed=True)
-    ended = msgspec.structs.replace(message, headers=encode_headers(marked), body=b"", not_before=None, expires=None)
+    ended = msgspec.structs.replace(
+        message, headers=encode_headers(marked), body=b"", not_before=None, expires=None, unique=None, unique_until=None
+    )
     return Publication(ended, publication.routing_key)
