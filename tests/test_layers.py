@@ -87,6 +87,14 @@ TABLE: Mapping[str, May] = {
     "tasks.schedule": May("errors", "cronsim msgspec", never=IMPURE),
     "tasks.entries": May("errors broker.values tasks.schedule", "msgspec", never=IMPURE),
     "periodic": May("errors broker.values tasks.entries", never="os random secrets uuid socket"),
+    "worker": May(),
+    "worker.jobs": May("broker.values", "msgspec", never=IMPURE),
+    "worker.interrupts": May("errors", never="time os random secrets uuid socket logging"),
+    "worker.execution": May(
+        "errors exposure broker.values protocol.problems tasks worker.interrupts worker.jobs",
+        never="time os secrets uuid socket",
+    ),
+    "worker.pools": May("broker.values exposure worker.jobs"),
     "owners": May("errors", never="time random secrets asyncio socket logging"),
     "memory_sqlite": May("errors owners protocol.memory", never="time random secrets asyncio socket logging"),
     "threads": May("errors options", never="socket"),
@@ -134,7 +142,7 @@ READS_ENVIRONMENT = {"settings"}
 
 
 #: Documented parts of the standard library that begin with an underscore all the same.
-PRIVATE_IN_NAME_ONLY = {"_asdict", "_exit", "_fields", "_getframe", "_make", "_replace"}
+PRIVATE_IN_NAME_ONLY = {"_asdict", "_current_frames", "_exit", "_fields", "_getframe", "_make", "_replace"}
 
 
 @dataclass(frozen=True)

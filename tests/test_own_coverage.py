@@ -20,7 +20,19 @@ PROJECT = Path(__file__).parents[1]
 PACKAGE = Path(backwater_tornado.__file__).parent
 
 #: Beside everything in protocol/ and tasks/; edit this when a module comes that decides and does no I/O.
-ALSO = ("arguments", "context", "driving", "errors", "exposure", "marks", "options", "broker.alarms", "broker.routing")
+ALSO = (
+    "arguments",
+    "context",
+    "driving",
+    "errors",
+    "exposure",
+    "marks",
+    "options",
+    "broker.alarms",
+    "broker.routing",
+    "worker.execution",
+    "worker.interrupts",
+)
 
 #: The reference of a contract is tested by that contract's suite, run on it alone.
 BY_CONTRACT = {

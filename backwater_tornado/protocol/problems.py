@@ -63,10 +63,11 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def describe_exception(raised: BaseException, *, with_traceback: bool) -> RemoteError:
+def describe_exception(raised: BaseException, *, with_traceback: bool, skip: int = 1) -> RemoteError:
     """What a caller is told about an exception that a function raised.
 
-    Its arguments travel only where they are plain and short. An exception that cannot even be printed is still told.
+    The first `skip` frames of its traceback are left out: they are ours, and the caller wants to see the function. Its
+    arguments travel only where they are plain and short. An exception that cannot even be printed is still told.
     """
     kind = type(raised)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -80,15 +81,16 @@ def describe_exception(raised: BaseException, *, with_traceback: bool) -> Remote
     return RemoteError(
         type=name,
         message=message[:MAX_MESSAGE],
-        traceback=_print_traceback(raised) if with_traceback else None,
+        traceback=_print_traceback(raised, skip) if with_traceback else None,
         exception_args=tuple(arguments) if short else None,
     )
 
 
-def _print_traceback(raised: BaseException) -> str:
+def _print_traceback(raised: BaseException, skip: int) -> str:
     try:
-        # The first frame is ours: the caller wants to see the function.
-        frames = raised.__traceback__.tb_next if raised.__traceback__ is not None else None
+        frames = raised.__traceback__
+        for _ in range(skip):
+            frames = frames.tb_next if frames is not None else None
         text = "".join(traceback.format_exception(type(raised), raised, frames or raised.__traceback__))
     except Exception as error:  # noqa: BLE001 - as above
         return f"<printing the traceback raised {type(error).__name__}>"

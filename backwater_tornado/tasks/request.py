@@ -8,6 +8,7 @@ worker's business; here they are only raised.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from backwater_tornado.errors import MaxRetriesExceeded
 
 class Retry(Exception):
     """Raised out of a task: run it again. `TaskContext.retry` raises it, and looks whether it may.
+
+    Raises ValueError for a countdown that is no span.
 
     Attributes:
         cause: the exception that made it necessary, or None.
@@ -37,6 +40,8 @@ class Retry(Exception):
         arguments: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__("the task is to run again" if cause is None else f"the task is to run again: {cause!r}")
+        if countdown is not None and not 0 <= countdown < math.inf:
+            raise ValueError(f"the countdown of a retry should be seconds from 0, not {countdown!r}")
         self.cause = cause
         self.countdown = countdown
         self.max_retries = max_retries

@@ -120,3 +120,9 @@ def test_a_function_that_was_called_has_nobody_who_would_run_it_again() -> None:
 
 def test_a_rejection_says_why() -> None:
     assert (Reject("bad data").reason, str(Reject("bad data")), Reject().reason) == ("bad data", "bad data", "")
+
+
+@pytest.mark.parametrize("countdown", [-1, float("inf"), float("nan")])
+def test_a_countdown_that_is_no_span_is_told_to_the_task_at_once(countdown: float) -> None:
+    with pytest.raises(ValueError, match="seconds from 0"):
+        context()[0].retry(countdown=countdown)
