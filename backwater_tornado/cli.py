@@ -25,6 +25,7 @@ from .keyfiles import exposed_secret, read_keys
 from .loading import load_exposure
 from .options import CallOptions, ClientOptions, ErlangTerms, Limits
 from .protocol.keys import Algorithm, Key, KeyRing, Scopes, format_key
+from .queue_commands import COMMANDS as QUEUE_COMMANDS
 from .serving_commands import broker_command, serve_child, serve_command
 from .settings import Settings, load
 from .task_commands import result_command, send_command
@@ -84,7 +85,7 @@ def backwater() -> None:
     """  # noqa: D301 - click reads the escape
 
 
-for command in (serve_command, broker_command, serve_child, send_command, result_command):
+for command in (serve_command, broker_command, serve_child, send_command, result_command, *QUEUE_COMMANDS):
     backwater.add_command(command)
 
 

@@ -208,6 +208,7 @@ COMMANDS: Mapping[str, Mapping[str, Setting]] = {
     "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions), _ERLANG_NONE)),
     "send": _unique((*_ASKING, *_CLIENT)),
     "result": _unique((*_ASKING, *_CLIENT)),
+    **{name: _unique((*_ASKING, *_CLIENT)) for name in ("queues", "purge", "pause", "resume", "dead")},
     "doctor": _unique((*_DOCTOR, *_CLIENT)),
     "modules": _unique((_MODULES,)),
 }
@@ -229,6 +230,12 @@ class Settings:
     def __getitem__(self, name: str) -> Any:
         """A value, or its default."""
         return self.values[name]
+
+    def broker_url(self) -> str:
+        """The broker that a command asks; raises `InvalidOption`."""
+        if not self.values["broker"]:
+            raise InvalidOption("no broker was named: give --broker URL, BACKWATER_BROKER, or broker in backwater.toml")
+        return str(self.values["broker"])
 
     def given(self, *kinds: type) -> dict[str, Any]:
         """What was said about fields of these options classes; what was not keeps the class's own default."""

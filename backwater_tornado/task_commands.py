@@ -28,10 +28,8 @@ from .terminal import OK, complain_of, show_value
 
 def connect(settings: Settings) -> App:
     """The application of a command, which is that of `--broker`."""
-    if not settings["broker"]:
-        raise InvalidOption("no broker was named: give --broker URL, BACKWATER_BROKER, or broker in backwater.toml")
     options = settings.given(ClientOptions, Limits)
-    return App(settings["broker"], read_keys(settings["secret_file"]), **options)
+    return App(settings.broker_url(), read_keys(settings["secret_file"]), **options)
 
 
 @click.command("send", epilog=SETTINGS_HELP, context_settings={"ignore_unknown_options": True})

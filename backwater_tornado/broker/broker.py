@@ -303,25 +303,33 @@ class Broker:
     # The dead --------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
-    async def dead_letters(self, queue: str | None = None, after: int = 0, limit: int = 100) -> list[DeadLetter]:
-        """Messages put aside, in order; the next page is `after` the last number."""
+    async def dead_letters(
+        self, queue: str | None = None, after: int = 0, limit: int = 100, brief: bool = False
+    ) -> list[DeadLetter]:
+        """Messages put aside, in order; the next page is `after` the last number. `brief`: without their bodies."""
         if queue is None:
             self._may.check_all()
         else:
             self._may.check_consume([queue])
-        return await self._perform(lambda store, _: store.dead_letters(queue, after, min(limit, MAX_CREDIT)))
+        bounded = min(limit, MAX_CREDIT)
+        found = await self._perform(lambda store, _: store.dead_letters(queue, after, bounded))
+        return [operations.without_body(each) for each in found] if brief else found
 
     @expose(idempotent=True)
     async def replay(self, numbers: list[int]) -> int:
         """Put dead letters back into their queues; gives how many were there."""
-        self._may.check_all()
-        return await self._counted(lambda store, now: store.replay(numbers, now))
+        allows = self._dead_allowed()
+        return await self._counted(lambda store, now: operations.replay(store, numbers, allows, now))
 
     @expose(idempotent=True)
     async def drop(self, numbers: list[int]) -> int:
         """Drop dead letters for good; gives how many were there."""
-        self._may.check_all()
-        return await self._counted(lambda store, now: store.drop(numbers, now))
+        allows = self._dead_allowed()
+        return await self._counted(lambda store, now: operations.drop(store, numbers, allows, now))
+
+    def _dead_allowed(self) -> Callable[[str], bool] | None:
+        """Of which queues the caller may touch the dead; None: of all."""
+        return None if self._may.allows_all() else self._may.allows_consume()
 
     # The schedule ----------------------------------------------------------------------------------------------------
 
@@ -371,8 +379,13 @@ class Broker:
     @expose(idempotent=True)
     async def rates(self, queues: list[str] | None = None) -> list[QueueRates]:
         """What went through queues in the last minute, of those that `stats` gives."""
-        names = [stats.queue.name for stats in await self.stats(queues)]
-        return self._traffic.rates(names, time.monotonic())
+        now = self._clock()
+        waited = {
+            stats.queue.name: None if stats.oldest is None else max(0.0, now - stats.oldest)
+            for stats in await self.stats(queues)
+        }
+        rates = self._traffic.rates(waited, time.monotonic())
+        return [msgspec.structs.replace(each, waited=waited[each.queue]) for each in rates]
 
     @expose(idempotent=True)
     async def sites(self) -> list[SiteCounts]:

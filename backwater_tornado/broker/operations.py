@@ -6,17 +6,18 @@ predicates given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from backwater_tornado.errors import QueueNotInScope, UnknownQueue
 
-from .permissions import target
+from .permissions import Allows, check, target
 from .store import Store
 from .values import (
     DEFAULT_EXCHANGE,
     Binding,
+    DeadLetter,
     Effects,
     Exchange,
     Join,
@@ -77,8 +78,33 @@ def _make_queues(store: Store, publications: Iterable[Publication], now: float) 
     return store.declare([Queue(name) for name in sorted(names)], now)
 
 
-def check_entry(store: Store, name: str, allows: Callable[[str], bool]) -> None:
+def check_entry(store: Store, name: str, allows: Allows) -> None:
     """Whether the entry of that name, if there is one, may be changed; raises `QueueNotInScope`."""
     for entry in store.schedule():
         if entry.name == name and not allows(target(entry.publication)):
             raise QueueNotInScope(f"the key may not change the entry {name[:100]!r}: it publishes elsewhere")
+
+
+def replay(store: Store, numbers: Sequence[int], allows: Allows | None, now: float) -> tuple[int, Effects]:
+    """As `Store.replay`, of queues that are allowed; None: of all."""
+    _check_dead(store, numbers, allows)
+    return store.replay(numbers, now)
+
+
+def drop(store: Store, numbers: Sequence[int], allows: Allows | None, now: float) -> tuple[int, Effects]:
+    """As `Store.drop`, of queues that are allowed; None: of all."""
+    _check_dead(store, numbers, allows)
+    return store.drop(numbers, now)
+
+
+def _check_dead(store: Store, numbers: Sequence[int], allows: Allows | None) -> None:
+    if allows is None:
+        return
+    for number in numbers:
+        there = [letter.queue for letter in store.dead_letters(None, number - 1, 1) if letter.number == number]
+        check(there, allows, "receive from")
+
+
+def without_body(letter: DeadLetter) -> DeadLetter:
+    """For a list."""
+    return msgspec.structs.replace(letter, message=msgspec.structs.replace(letter.message, body=b""))

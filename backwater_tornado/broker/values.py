@@ -367,6 +367,8 @@ class QueueRates(msgspec.Struct, frozen=True, omit_defaults=True):
     published: float = 0.0
     delivered: float = 0.0
     acked: float = 0.0
+    #: How long the oldest of the ready ones has waited, seconds by the broker's clock; None: none is ready.
+    waited: float | None = None
 
 
 class SiteCounts(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -398,8 +398,6 @@ VERBS = (
     "declare",
     "purge",
     "delete",
-    "replay",
-    "drop",
     "dead",
     "dead of one",
 )
@@ -427,8 +425,6 @@ def test_a_key_does_only_what_its_scopes_allow(verb: str) -> None:
             "declare": lambda: broker.declare([], [Queue("more")], []),
             "purge": lambda: broker.purge("jobs"),
             "delete": lambda: broker.delete([], ["jobs"], []),
-            "replay": lambda: broker.replay([1]),
-            "drop": lambda: broker.drop([1]),
             "dead": lambda: broker.dead_letters(),
             "dead of one": lambda: broker.dead_letters("jobs"),
         }

@@ -377,3 +377,38 @@ def test_within_the_process_everything_may_be_done() -> None:
             await broker.dead_letters()
 
     brokering(test, KEYS.__getitem__)
+
+
+def test_the_dead_of_a_queue_are_for_those_who_may_receive_from_it() -> None:
+    async def test(broker: Broker, clock: Clock) -> None:
+        await broker.declare([], [Queue("secret")], [])
+        await broker.publish([job("a"), job("b"), job("c", "secret")])
+        batch = await broker.receive("w", Poll((("jobs", 9), ("secret", 9)), 9))
+        assert isinstance(batch, Batch)
+        await broker.settle("w", [Settlement(each.token, Verdict.REJECT) for each in batch.deliveries])
+        first, second, secret = (each.number for each in await broker.dead_letters())
+        as_caller("worker")
+        for verb in (broker.replay, broker.drop):
+            with pytest.raises(QueueNotInScope, match="may not receive from 'secret'"):
+                await verb([first, secret])
+        assert await broker.replay([first, 999]) == 1
+        assert await broker.drop([second]) == 1
+        as_caller("all")
+        (left,) = await broker.dead_letters(brief=True)
+        assert (left.number, left.message.id, left.message.body) == (secret, "c", b"")
+        assert (await broker.dead_letters())[0].message.body == b"body"
+        assert await broker.drop([secret]) == 1
+
+    brokering(test, KEYS.__getitem__, "all")
+
+
+def test_how_long_the_oldest_has_waited_is_told_by_the_brokers_clock() -> None:
+    async def test(broker: Broker, clock: Clock) -> None:
+        assert [each.waited for each in await broker.rates()] == [None]
+        await broker.publish([job("a")])
+        clock.now += 5
+        assert [each.waited for each in await broker.rates()] == [5.0]
+        clock.now -= 50
+        assert [each.waited for each in await broker.rates()] == [0.0]
+
+    brokering(test)
