@@ -210,7 +210,7 @@ class Broker:
         self._waiters.wake(effects)
         if poll.held is not None:
             self._receivers.hear(session, self._clock()).keep(poll.confirmed, poll.held)
-        return batch
+        return msgspec.structs.replace(batch, now=self._clock())
 
     @expose(idempotent=True)
     async def settle(self, session: str, settlements: list[Settlement] | bytes) -> list[SettleState]:

@@ -38,7 +38,7 @@ from .values import (
 DROPPED: Final = Outcome("dropped", failed=True)
 _NOTHING: Final = Effects()
 
-Reason = Literal["rejected", "expired", "max_deliveries", "parked", "dropped"]
+Reason = Literal["rejected", "expired", "max_deliveries", "lost", "parked", "dropped"]
 
 
 class Touched:
@@ -233,6 +233,7 @@ class Messages:
         line.take(copy)
         copy.place = Place.LEASED
         copy.count += 1
+        copy.once = False
         if copy.expires is not None:
             self._expiring.cancel(copy)
 
@@ -259,6 +260,8 @@ class Messages:
             self.end(copy, DROPPED, True, now, touched)
         elif replacement is None and limit is not None and copy.count >= limit:
             self.bury(line, copy, "max_deliveries", now, touched)
+        elif replacement is None and copy.once:
+            self.bury(line, copy, "lost", now, touched)
         elif replacement is not None or delay > 0:
             if replacement is not None:
                 copy.message, copy.count = replaced(copy.message, replacement), 0

@@ -59,6 +59,7 @@ class Copy:
         "known",
         "message",
         "number",
+        "once",
         "place",
         "priority",
         "publication",
@@ -82,6 +83,8 @@ class Copy:
         self.due = now
         self.expires: float | None = None
         self.count = 0
+        #: Its receiver has begun, and nobody may again.
+        self.once = False
         #: The token of its lease, or its number among the dead; 0: neither.
         self.number = 0
         #: Who holds it.

@@ -16,7 +16,7 @@ from .alarms import Alarms
 from .memory_messages import Messages, Reason, Touched
 from .memory_queue import Copy, Line
 from .memory_topology import Thing
-from .store import REMEMBER
+from .store import BATCH_BYTES, REMEMBER
 from .values import (
     Batch,
     Binding,
@@ -165,7 +165,7 @@ class MemoryStore:
         self, receiver: _Receiver, lines: list[tuple[Line, int]], credit: int, now: float, touched: Touched
     ) -> dict[int, Delivery]:
         batch: dict[int, Delivery] = {}
-        messages = self._messages
+        messages, size = self._messages, 0
         for line, wanted_of_it in lines:
             wanted = min(wanted_of_it, credit - len(batch))
             room, taken = line.room(wanted, now), 0
@@ -173,6 +173,10 @@ class MemoryStore:
                 if copy.expires is not None and copy.expires <= now:
                     messages.expire(line, copy, now, touched)
                     continue
+                size += len(copy.message.body)
+                if size > BATCH_BYTES and batch:
+                    credit = len(batch)
+                    break
                 messages.take(line, copy)
                 copy.number = token = next(self._tokens)
                 copy.session = receiver.session.id
@@ -196,6 +200,7 @@ class MemoryStore:
         if copy is None:
             return SettleState.DONE if token in self._settled else SettleState.STALE
         if verdict is Verdict.KEEP:
+            copy.once |= settlement.once
             if outcome is not None:
                 messages.tell(copy.known, copy.message, outcome, False, now, touched)
             messages.follow_up(settlement.then, now, touched)
@@ -205,7 +210,8 @@ class MemoryStore:
         if verdict is Verdict.ACK:
             messages.release(copy, touched).acked += 1
             messages.end(copy, outcome, outcome is not None and outcome.failed, now, touched)
-        elif verdict is Verdict.REQUEUE:
+        elif verdict in (Verdict.REQUEUE, Verdict.RETURN):
+            copy.count -= verdict is Verdict.RETURN
             if outcome is not None:
                 messages.tell(copy.known, copy.message, outcome, False, now, touched)
             messages.come_back(copy, now, touched, settlement.delay, settlement.replacement)

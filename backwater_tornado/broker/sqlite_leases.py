@@ -17,11 +17,14 @@ from . import sqlite_ends as ends
 from .sqlite_messages import Messages, Reason
 from .sqlite_rows import CONTENT, COPY, Copy, Line, chosen, delivery
 from .sqlite_schema import LEASED, READY
+from .store import BATCH_BYTES
 from .values import Batch, Delivery, Poll, Queue, Session, Settlement, SettleState, Verdict
 
 #: A queue with a rate hands out at most what it may in so many seconds at once; one message in any case.
 BURST: Final = 0.1
 
+#: Messages read at once: their bodies may be large, and too many for a batch.
+_AT_ONCE: Final = 250
 #: Tokens that a store may give away while it is open.
 ERA: Final = 1 << 32
 
@@ -91,6 +94,8 @@ class Leases:
         self._rows: Final = messages.rows
         self._session: Final = session
         self.held_back: Final[dict[str, float]] = {}
+        #: Room in the batch.
+        self._bytes = BATCH_BYTES
         row = self._rows.db.execute(
             "UPDATE sessions SET expires = ? + ttl WHERE id = ? RETURNING batch, confirmed", (messages.now, session)
         ).fetchall()
@@ -159,7 +164,7 @@ class Leases:
         (token,) = db.execute("SELECT value FROM counters WHERE name = 'token'").fetchone()
         first = token
         for line, spec, wanted_of_it in lines:
-            wanted = min(wanted_of_it, credit - len(batch))
+            wanted = min(wanted_of_it, credit - len(batch)) if self._bytes else 0
             taken = self._take(line, spec, room(line, spec, wanted, self._messages.now), token)
             batch += taken
             token += len(taken)
@@ -175,14 +180,19 @@ class Leases:
         select = f"{_LEASES} WHERE c.queue = ? AND c.state = {READY} ORDER BY c.rank, c.seq LIMIT ?"
         taken: list[Delivery] = []
         now = self._messages.now
-        while line.ready and len(taken) < room:
+        while line.ready and len(taken) < room and self._bytes:
             self._rows.flush()
             copies = []
-            for row in self._rows.db.execute(select, (line.name, room - len(taken))).fetchall():
+            for row in self._rows.db.execute(select, (line.name, min(room - len(taken), _AT_ONCE))).fetchall():
                 copy = Copy(*row[:-2])
                 if copy.expires is not None and copy.expires <= now:
                     self._messages.expire(copy)
                     continue
+                size = len(row[-1])
+                if size > self._bytes < BATCH_BYTES:
+                    self._bytes = 0
+                    break
+                self._bytes = max(0, self._bytes - size)
                 copy.count += 1
                 token += 1
                 copy.token, copy.state = token, LEASED
@@ -228,11 +238,16 @@ class Leases:
         if verdict is Verdict.ACK:
             messages.release(copy).acked += 1
             messages.end(copy, outcome, outcome is not None and outcome.failed)
-        elif verdict in (Verdict.KEEP, Verdict.REQUEUE):
+        elif verdict is Verdict.KEEP:
+            if settlement.once:
+                self._rows.begin_once(copy)
             if outcome is not None:
                 messages.tell(copy, outcome, False)
-            if verdict is Verdict.REQUEUE:
-                messages.come_back(copy, settlement.delay, settlement.replacement)
+        elif verdict in (Verdict.REQUEUE, Verdict.RETURN):
+            copy.count -= verdict is Verdict.RETURN
+            if outcome is not None:
+                messages.tell(copy, outcome, False)
+            messages.come_back(copy, settlement.delay, settlement.replacement)
         else:
             self._put_aside(copy, settlement)
 

@@ -34,7 +34,7 @@ from .values import (
     timed,
 )
 
-Reason = Literal["rejected", "expired", "max_deliveries", "parked", "dropped"]
+Reason = Literal["rejected", "expired", "max_deliveries", "lost", "parked", "dropped"]
 
 DROPPED: Final = Outcome("dropped", failed=True)
 
@@ -261,6 +261,8 @@ class Messages:
             self.end(copy, DROPPED, True)
         elif replacement is None and spec.max_deliveries is not None and copy.count >= spec.max_deliveries:
             self.bury(copy, "max_deliveries")
+        elif replacement is None and copy.once:
+            self.bury(copy, "lost")
         else:
             self._come_back_alive(copy, delay, replacement)
         if not line.deleted:

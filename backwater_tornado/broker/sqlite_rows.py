@@ -21,7 +21,9 @@ from .values import Delivery, Message, Publication, Queue
 #: Values in one list of a statement.
 _CHUNK: Final = 64
 
-COPY: Final = "c.seq, c.id, c.queue, c.state, c.rank, c.published, c.due, c.expires, c.keep_result, c.count, c.token"
+COPY: Final = (
+    "c.seq, c.id, c.queue, c.state, c.rank, c.published, c.due, c.expires, c.keep_result, c.count, c.token, c.once"
+)
 CONTENT: Final = "x.envelope, x.body"
 _COPIES: Final = f"SELECT {COPY} FROM copies c"
 _KNOWN: Final = "number, id, digest, queues, copies, going, kept, failed, cancelled, unique_key, joins, until"
@@ -59,6 +61,7 @@ class Copy(msgspec.Struct):
     keep_result: float | None
     count: int
     token: int | None
+    once: int = 0
 
 
 class Line(msgspec.Struct):
@@ -322,6 +325,12 @@ class Rows:
             [(copy.count, copy.token, session, copy.seq) for copy in copies],
         )
 
+    def begin_once(self, copy: Copy) -> None:
+        """Its receiver has begun, and nobody may again."""
+        self._concern(copy.queue)
+        copy.once = 1
+        self.db.execute("UPDATE copies SET once = 1 WHERE seq = ?", (copy.seq,))
+
     def cancel(self, copy: Copy) -> str:
         """Mark a copy whose message was cancelled while it is leased; gives its session."""
         ((session,),) = self.db.execute(
@@ -384,7 +393,7 @@ class Rows:
         if self._written:
             self.db.executemany(
                 "UPDATE copies SET state = ?, rank = ?, due = ?, expires = ?, keep_result = ?, count = ?, token = NULL,"
-                " session = NULL, cancelled = 0 WHERE seq = ?",
+                " session = NULL, cancelled = 0, once = 0 WHERE seq = ?",
                 self._written,
             )
             self._written = []

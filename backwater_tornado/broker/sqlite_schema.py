@@ -64,6 +64,7 @@ CREATE TABLE copies (
     published REAL NOT NULL, due REAL NOT NULL, expires REAL, keep_result REAL,
     count INTEGER NOT NULL DEFAULT 0, token INTEGER, session TEXT,
     cancelled INTEGER NOT NULL DEFAULT 0,  -- while it was leased
+    once INTEGER NOT NULL DEFAULT 0,  -- its receiver has begun, and nobody may again
     replayed INTEGER NOT NULL DEFAULT 0  -- its place is not the one in `ids`
 );
 CREATE INDEX ready ON copies (queue, rank, seq) WHERE state = 0;

@@ -10,7 +10,7 @@ The life of a message in one queue::
     publish ──> delayed ──not_before──> ready ──receive──> leased ──ack──────────────> gone
                    ^                      ^                  │
                    └──── requeue, delay ──┴── requeue, ──────┤ session gone, not held any more: ready again
-                                                             ├── reject, max_deliveries ──> dead ──replay──> ready
+                                                             ├── reject, max_deliveries, lost ──> dead ──replay──> ready
     expires, while delayed or ready ─────────────────────────┴──> dead (reason `expired`)
 
 * **Order** within a queue: higher priority first, then the order of publication. Whatever comes back, comes back to its
@@ -18,6 +18,7 @@ The life of a message in one queue::
 * **Copies.** A publication that is routed into several queues is one message in each; each is delivered and settled
   by itself. It is in all of them or, refused, in none. Its id is remembered for `remember` seconds after its last copy
   has gone (one among the dead has not): that long a repetition is a DUPLICATE, with the queues of the first.
+* **Batches** have at most `BATCH_BYTES`, or a single message.
 * **Leases** hang on sessions. The last batch of a session is repeated until a poll confirms it, without what was
   settled meanwhile. A settlement with a token that has passed on is STALE, as is one by another session; one that was
   done before is DONE again, for `remember` seconds, whoever repeats it.
@@ -25,7 +26,7 @@ The life of a message in one queue::
   joins, and what is published by joins that come together by it; they are kept for the message's `keep_result` seconds.
   ACK and REJECT make them final, and a final result is never changed (a replay drops it: the message runs anew). A
   message that ends with no outcome from a receiver, other than by ACK, gets `Outcome(state=reason, failed=True)`:
-  `rejected`, `expired`, `max_deliveries`, `dropped`.
+  `rejected`, `expired`, `max_deliveries`, `lost`, `dropped`.
 * **Cancelling** ends a waiting or parked message at once, with the outcome given, and marks a running one: if that
   comes back, it ends so too. One that has yet to come is accepted, into no queue, and ends at once.
 * **What the store publishes by itself** (`then` of settlements and joins, `plan`) has no publisher who could be told.
@@ -68,6 +69,8 @@ from .values import (
     SettleState,
 )
 
+#: Bytes of bodies in one batch, unless it is a single message: an answer has room for it.
+BATCH_BYTES = 4 << 20
 #: How long ids and tokens are remembered after their end, seconds.
 REMEMBER = 86_400.0
 

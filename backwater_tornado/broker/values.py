@@ -226,6 +226,8 @@ class Batch(msgspec.Struct, frozen=True, omit_defaults=True):
     deliveries: tuple[Delivery, ...] = ()
     #: Of the deliveries it holds: those whose message was cancelled; told with every poll.
     cancelled: tuple[int, ...] = ()
+    #: The broker's time as it goes out, Unix seconds.
+    now: float = 0.0
 
 
 class Verdict(StrEnum):
@@ -235,6 +237,8 @@ class Verdict(StrEnum):
     ACK = "ack"
     #: Back to its old place, after `delay`, perhaps as another message (a task's retry; deliveries count from 0 then).
     REQUEUE = "requeue"
+    #: Back to its old place, after `delay`: its receiver has not begun, so this delivery does not count.
+    RETURN = "return"
     #: Put aside among the dead.
     REJECT = "reject"
     #: Put aside until somebody says that it is known now. It has not ended: its unique key is held, no join counts it.
@@ -259,7 +263,10 @@ class Settlement(msgspec.Struct, frozen=True, omit_defaults=True):
     token: int
     verdict: Verdict = Verdict.ACK
     outcome: Outcome | None = None
-    #: For REQUEUE: not handed out again before so many seconds have passed.
+    #: For KEEP: it has begun, and must not begin again. If it comes back, other than for a retry, it is put aside as
+    #: dead (reason `lost`).
+    once: bool = False
+    #: For REQUEUE and RETURN: not handed out again before so many seconds have passed.
     delay: float = 0.0
     #: For REQUEUE: what goes back in its place, with the id, the unique key and the joins of the first.
     replacement: Message | None = None
@@ -299,7 +306,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     message: Message
     exchange: str
     routing_key: str
-    #: `rejected`, `expired`, `max_deliveries`, `parked`, `dropped`, and what its receiver said.
+    #: `rejected`, `expired`, `max_deliveries`, `lost`, `parked`, `dropped`, and what its receiver said.
     reason: str
     detail: str
     at: float

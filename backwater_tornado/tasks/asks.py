@@ -22,6 +22,7 @@ from backwater_tornado.broker.values import (
     Publication,
     Published,
     Queue,
+    QueueStats,
     Result,
     Settlement,
     SettleState,
@@ -93,3 +94,8 @@ def declare(
 ) -> Ask[None]:
     """Make what is not there yet; a queue that is there takes the limits given."""
     return Ask("declare", (list(exchanges), list(queues), list(bindings)), None)
+
+
+def stats(queues: Sequence[str] | None = None) -> Ask[list[QueueStats]]:
+    """Queues, or all, with their limits and numbers; an unknown one is left out."""
+    return Ask("stats", (None if queues is None else list(queues),), list[QueueStats])

@@ -36,6 +36,7 @@ from .states import State
 ENDS: Mapping[str, type[TaskError]] = {
     "expired": TaskExpired,
     "max_deliveries": TaskLost,
+    "lost": TaskLost,
     "rejected": TaskRejected,
     "dropped": TaskRejected,
     "unrouted": TaskNotAccepted,

@@ -48,7 +48,7 @@ class Event(StrEnum):
     SUCCEEDED = "succeeded"
     #: It raised, and is not retried.
     FAILED = "failed"
-    #: It was returned too often.
+    #: It was returned too often; or once, where it must not run twice.
     EXHAUSTED = "exhausted"
     #: What the broker publishes by itself, a link say, found no queue, or its unique key held by another.
     UNDELIVERABLE = "undeliverable"
@@ -98,6 +98,7 @@ BROKER_WORDS: Final[Mapping[str, Event]] = MappingProxyType(
         "rejected": Event.FAILED,
         "expired": Event.EXPIRED,
         "max_deliveries": Event.EXHAUSTED,
+        "lost": Event.EXHAUSTED,
         "dropped": Event.DROPPED,
         "unrouted": Event.UNDELIVERABLE,
         "unknown_exchange": Event.UNDELIVERABLE,

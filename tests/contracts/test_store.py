@@ -8,6 +8,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
+from backwater_tornado.broker.store import BATCH_BYTES
 from backwater_tornado.broker.values import (
     Binding,
     Delivery,
@@ -639,6 +640,72 @@ def test_max_deliveries_counts_lost_sessions_too(hand: Hand) -> None:
         hand.close()
         hand.confirmed.clear()
     assert hand.dead() == [("1", "max_deliveries")]
+
+
+def test_what_is_returned_unbegun_does_not_count(hand: Hand) -> None:
+    hand.queue(max_deliveries=1)
+    hand.put("1", "2")
+    for _ in range(3):
+        delivery = hand.one()
+        assert (delivery.message.id, delivery.count) == ("1", 1)
+        hand.settle(delivery, Verdict.RETURN)
+    hand.settle(hand.one(), Verdict.RETURN, delay=5.0)
+    assert hand.ids() == ["2"]
+    hand.later(5.0)
+    assert hand.ids() == ["1"]
+
+
+def test_what_is_returned_too_late_has_expired(hand: Hand) -> None:
+    hand.put("1", expires=START + 5, keep_result=100.0)
+    delivery = hand.one()
+    hand.now += 5
+    hand.settle(delivery, Verdict.RETURN)
+    hand.later(0.0)
+    assert hand.state("1") == "expired"
+
+
+@pytest.mark.parametrize("verdict", [Verdict.REQUEUE, None])
+def test_what_must_not_begin_twice_is_dead_when_it_comes_back(hand: Hand, verdict: Verdict | None) -> None:
+    hand.put("1", keep_result=100.0)
+    delivery = hand.one()
+    assert hand.settle(delivery, Verdict.KEEP, once=True) is SettleState.DONE
+    hand.reopen()
+    if verdict is None:
+        hand.close()
+    else:
+        hand.settle(delivery, verdict)
+    assert hand.effects.results == {"1"}
+    assert hand.dead() == [("1", "lost")]
+    assert hand.state("1") == "lost"
+    assert hand.counts() == (0, 0, 0, 1)
+
+
+def test_what_must_not_begin_twice_may_be_retried_and_replayed(hand: Hand) -> None:
+    hand.put("1")
+    delivery = hand.one()
+    hand.settle(delivery, Verdict.KEEP, once=True)
+    hand.settle(delivery, Verdict.REQUEUE, replacement=delivery.message)
+    for _ in range(2):  # nothing is said of these deliveries
+        again = hand.one()
+        hand.settle(again, Verdict.REQUEUE)
+    again = hand.one()
+    hand.settle(again, Verdict.KEEP, once=True)
+    hand.settle(again, Verdict.REQUEUE)
+    (letter,) = hand.store.dead_letters(None, 0, 10)
+    hand.store.replay([letter.number], hand.now)
+    hand.settle(hand.one(), Verdict.REQUEUE)
+    assert hand.ids() == ["1"]
+
+
+def test_a_batch_has_only_so_many_bytes_or_one_message(hand: Hand) -> None:
+    hand.queue("r")
+    hand.put("1", body=b"x" * (BATCH_BYTES + 1))
+    hand.put("2", body=b"x" * (BATCH_BYTES - 10))
+    hand.put("3", body=b"x" * 10)
+    hand.put("4", "5")
+    hand.put("6", queue="r")
+    batches = [hand.take("s", "q", "r"), hand.take("s", "q", "r"), hand.take("s", "q", "r")]
+    assert [[each.message.id for each in batch] for batch in batches] == [["1"], ["2", "3"], ["4", "5", "6"]]
 
 
 def test_without_max_deliveries_a_message_comes_for_ever(hand: Hand) -> None:
