@@ -1,0 +1,151 @@
+"""Takes deliveries from the broker: a session, and the one poll that always waits there.
+
+A poll says what is still held, asks for as much as there is room for, and waits a few seconds at the broker, which
+answers the moment there is something. It is all that keeps the session alive: a worker that does not hear of work is
+not heard of either. A poll whose answer was lost is answered with the same batch by the next one. When room is made
+while a poll waits that asks for little, the next one overtakes it, and the broker answers the older at once.
+
+When the broker says that the session is gone, another is opened, by another name; what was held is another's by now.
+
+Rule: what is done with deliveries is the holder's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from backwater_tornado.broker.values import Batch, Poll
+from backwater_tornado.errors import SessionGone, SessionTaken
+from backwater_tornado.tasks import asks
+
+from .line import Line
+
+#: How long a poll waits at the broker, seconds: a link that is silent for longer is dead.
+WAIT = 6.0
+#: How long the broker keeps what a worker holds that it does not hear of, seconds.
+TTL = 30.0
+
+
+class Holder(Protocol):
+    """What does something with deliveries."""
+
+    def room(self) -> int:
+        """How many more it takes now."""
+        ...
+
+    def held(self) -> tuple[int, ...]:
+        """The tokens of this session that are not settled yet."""
+        ...
+
+    def take(self, batch: Batch) -> None:
+        """Deliveries that are new, and tokens that were cancelled."""
+        ...
+
+    def lose(self) -> None:
+        """All that is held is another's."""
+        ...
+
+
+class Consumer:
+    """See the head of this module.
+
+    Args:
+        queues: to take from; none of them is preferred.
+        about: what others are shown of the session.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        holder: Holder,
+        queues: Sequence[str],
+        about: Callable[[], bytes] = bytes,
+        *,
+        wait: float = WAIT,
+        ttl: float = TTL,
+    ) -> None:
+        self._line = line
+        self._holder = holder
+        self._queues = list(queues)
+        self._about = about
+        self._wait = wait
+        self._ttl = ttl
+        self.session = ""
+        self._confirmed = 0
+        self._overtake = asyncio.Event()
+        self._renewing = asyncio.Lock()
+        #: What the poll that waits asks for, and in which session.
+        self._asked = 0
+        self._asked_in = ""
+
+    async def open(self) -> None:
+        """Open a session, by a name that nobody had before."""
+        while True:
+            name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[-200:]
+            try:
+                await self._line.insist(lambda: asks.open_session(name, self._ttl, self._about()))  # noqa: B023 - awaited here
+            except SessionTaken:
+                continue
+            self.session, self._confirmed = name, 0
+            return
+
+    async def renew(self, gone: str) -> None:
+        """Open another session in place of one that is gone; nothing, if that was done."""
+        async with self._renewing:
+            if gone == self.session:
+                self._holder.lose()
+                await self.open()
+
+    async def close(self) -> None:
+        """Give back at once all that is held."""
+        if self.session:
+            await self._line.ask(asks.close_session(self.session))
+
+    def note_room(self, room: int, enough: int) -> None:
+        """There is room for so many: a poll that waits for fewer than `enough` is overtaken when there is as much."""
+        if self._asked < enough <= room:
+            self.overtake()
+
+    def overtake(self) -> None:
+        """Poll anew, now."""
+        self._overtake.set()
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            self._overtake.clear()
+            polling = asyncio.ensure_future(self._poll())
+            overtaking = asyncio.ensure_future(self._overtake.wait())
+            try:
+                await asyncio.wait([polling, overtaking], return_when=asyncio.FIRST_COMPLETED)
+                if polling.done():
+                    polling.result()
+            finally:
+                # An answer that is still on its way is lost with its poll: the next one gets it again.
+                polling.cancel()
+                overtaking.cancel()
+
+    async def _poll(self) -> None:
+        try:
+            batch = await self._line.insist(self._next)
+        except SessionGone:
+            await self.renew(self._asked_in)
+            return
+        if self._asked_in != self.session:
+            return
+        if batch.number > self._confirmed:
+            self._confirmed = batch.number
+            self._holder.take(batch)
+        elif batch.cancelled:
+            self._holder.take(Batch(batch.number, (), batch.cancelled))
+
+    def _next(self) -> asks.Ask[Batch]:
+        self._asked, self._asked_in = max(0, self._holder.room()), self.session
+        wants = tuple((queue, self._asked) for queue in self._queues)
+        self._queues.append(self._queues.pop(0))  # the next poll begins with another
+        return asks.receive(self.session, Poll(wants, self._asked, self._confirmed, self._holder.held()), self._wait)

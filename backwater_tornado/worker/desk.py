@@ -1,0 +1,289 @@
+"""From a delivery to what the broker is told of it: each that comes is settled once, unless its lease is lost.
+
+A task is settled when it has run, so one whose worker is killed runs again, elsewhere. One of a function with
+`acks_late=False` begins only when the broker has noted that it does, and then never a second time: if its worker is
+lost, it ends as failed.
+
+What is here when the session is gone is another worker's by then. What has not begun is let go; what runs is stopped
+where its pool can do that, and what it gives nevertheless is logged as superseded.
+
+Rule: on the loop, and never waits: what takes time is the pools', `inputs`' and `settling`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+from backwater_tornado.broker.values import Batch, Outcome, Result, Settlement, SettleState, Verdict
+from backwater_tornado.exposure import Exposure, Function
+from backwater_tornado.tasks.limits import rate_of
+from backwater_tornado.tasks.outcomes import started
+
+from .deliveries import Task, make_job, noted, read_delivery, returned, revocation, settlement_of
+from .holding import Held, Stage
+from .hooks import Hooks
+from .jobs import End, Ending, Job, Stop
+from .pace import Pace
+from .pools import Pool
+from .sayings import say_ending
+from .turns import Limit, Turns
+
+log = logging.getLogger("backwater.worker")
+
+
+class Desk:
+    """See the head of this module.
+
+    Args:
+        exposure: the functions that it runs.
+        pool_for: where a function runs.
+        prefetch: deliveries held at a time; None: as `Pace` finds.
+        about: what a task that is STARTED tells: where it runs.
+
+    Attributes:
+        settle, fetch, made_room: what it uses, set by `worker` before anything comes.
+        counts: how often each thing happened since the start.
+        idle: set while nothing runs.
+    """
+
+    #: Tells the broker, in its turn.
+    settle: Callable[[Settlement], None]
+    #: Gets results by their ids, and has `prepare` called with them.
+    fetch: Callable[[Held, tuple[str, ...]], None]
+    #: There is room for so many; a poll for fewer than so many may be overtaken.
+    made_room: Callable[[int, int], None]
+
+    def __init__(
+        self,
+        exposure: Exposure,
+        pool_for: Callable[[Function], Pool],
+        prefetch: int | None,
+        hooks: Hooks,
+        about: Mapping[str, Any],
+    ) -> None:
+        self._exposure = exposure
+        self._pool_for = pool_for
+        self._hooks = hooks
+        self._about = about
+        self._loop = asyncio.get_running_loop()
+        self.pools = list({id(pool): pool for pool in map(pool_for, exposure.functions())}.values())
+        self._turns = {id(pool): self._make_turns(pool) for pool in self.pools}
+        self._limits: dict[str, Limit] = {}
+        self._pace = Pace(sum(pool.size for pool in self.pools), prefetch, self._loop.time())
+        self._held: dict[int, Held] = {}
+        self._running: set[Held] = set()
+        self._noting: dict[int, asyncio.Future[SettleState]] = {}
+        self._side: set[asyncio.Task[None]] = set()
+        self.counts: Counter[str] = Counter()
+        self.closing = False
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def _make_turns(self, pool: Pool) -> Turns[Held]:
+        return Turns(pool.size, self._is_wanted, self._begin, self._loop)
+
+    # What the consumer asks, see `Holder` ----------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """See `Holder`. What stepped aside for a limit of its function is not in the way of others."""
+        if self.closing:
+            return 0
+        prefetch = self._pace.prefetch(self._loop.time())
+        aside = sum(turns.aside for turns in self._turns.values())
+        return prefetch - len(self._held) + min(aside, prefetch)
+
+    def held(self) -> tuple[int, ...]:
+        """See `Holder`."""
+        return tuple(self._held)
+
+    def take(self, batch: Batch) -> None:
+        """See `Holder`."""
+        self.counts["received"] += len(batch.deliveries)
+        for delivery in batch.deliveries:
+            held = self._held[delivery.token] = Held(delivery)
+            if delivery.message.expires is not None:
+                held.expires = self._loop.time() + delivery.message.expires - batch.now
+            if self.closing:
+                self._finish(held, returned(held.token))
+            else:
+                self._read(held)
+        for token in batch.cancelled:
+            self._cancel(token)
+
+    def lose(self) -> None:
+        """See `Holder`."""
+        for held in self._held.values():
+            before, held.stage = held.stage, Stage.LOST
+            self.counts["lost"] += before is not Stage.ENDED
+            if before is Stage.RUNNING:
+                log.warning("%s lost its lease while it runs: another worker may run it, too", held.label)
+                self._pool_for(held.function).stop(held.token, Stop.CLOSING)
+            elif before is not Stage.ENDED:
+                log.info("%s was taken back before it began", held.label)
+        self._held.clear()
+
+    # Before the run --------------------------------------------------------------------------------------------------
+
+    def _read(self, held: Held) -> None:
+        task = read_delivery(held.delivery, self._exposure)
+        if isinstance(task, Settlement):
+            self._finish(held, task)
+            return
+        held.task = task
+        log.debug("%s received", held.label)
+        if task.needs:
+            self.fetch(held, task.needs)
+        else:
+            self.prepare(held, {})
+
+    def prepare(self, held: Held, results: Mapping[str, Result | None]) -> None:
+        """Let it wait for its turn; these are the results that it needs."""
+        if held.stage is not Stage.FETCHING:
+            return
+        assert held.task is not None
+        job = make_job(held.task, results)
+        if isinstance(job, Settlement):
+            self._finish(held, job)
+            return
+        held.job, held.stage = job, Stage.WAITING
+        held.limit = self._limit_of(held.task)
+        self._turns_of(held).add(held)
+
+    def _limit_of(self, task: Task) -> Limit | None:
+        name, options = task.headers.task, task.function.options
+        if name not in self._limits:
+            rate = rate_of(options.task.get("rate_limit"))
+            if rate is None and options.max_concurrency is None:
+                return None
+            self._limits[name] = Limit(options.max_concurrency, rate)
+        return self._limits[name]
+
+    def _turns_of(self, held: Held) -> Turns[Held]:
+        return self._turns[id(self._pool_for(held.function))]
+
+    def _is_wanted(self, held: Held) -> bool:
+        """Whether one whose turn it is should begin."""
+        if held.stage is not Stage.WAITING:
+            return False
+        if held.expires is not None and held.expires <= self._loop.time():
+            self._finish(held, returned(held.token))  # the broker sees that it has expired
+            return False
+        return True
+
+    # The run ---------------------------------------------------------------------------------------------------------
+
+    def _begin(self, held: Held) -> None:
+        """It has a slot."""
+        held.stage, held.began = Stage.RUNNING, self._loop.time()
+        self._running.add(held)
+        self.idle.clear()
+        once = held.function.options.task.get("acks_late") is False
+        if once or "before_task" in self._hooks:
+            self._beside(self._begin_slowly(held, once))
+        else:
+            self._start(held)
+
+    async def _begin_slowly(self, held: Held, once: bool) -> None:
+        """What has to be done before the run takes time."""
+        assert held.job is not None
+        if once:
+            future = self._noting[held.token] = self._loop.create_future()
+            self.settle(noted(held.token))
+            if await future is SettleState.STALE:
+                held.stage = Stage.LOST
+        if held.stage is Stage.RUNNING and not held.revoked:
+            await self._hooks.tell("before_task", held.job)
+        if held.stage is not Stage.RUNNING:
+            self._leave(held)
+        elif held.revoked:
+            self._finish(held, revocation(held.token))
+            self._leave(held)
+        else:
+            self._start(held)
+
+    def _start(self, held: Held) -> None:
+        assert held.job is not None
+        log.debug("%s begins", held.label)
+        if held.function.options.task.get("track_started"):
+            self.settle(Settlement(held.token, Verdict.KEEP, started(self._about)))
+        self._pool_for(held.function).start(
+            held.job, held.function, partial(self._end, held), partial(self._tell, held)
+        )
+
+    def _tell(self, held: Held, job: Job, outcome: Outcome) -> None:
+        """How far it is."""
+        if held.stage is Stage.RUNNING:
+            self.settle(Settlement(job.token, Verdict.KEEP, outcome))
+
+    def _end(self, held: Held, job: Job, ending: Ending) -> None:
+        """It has run."""
+        assert held.task is not None
+        if held.stage is Stage.RUNNING:
+            say_ending(held.label, ending, self._loop.time() - held.began)
+            self._finish(held, settlement_of(held.task, job, ending))
+        elif ending.end is not End.RETURN:
+            log.warning("%s has ended and is superseded: another worker has it", held.label)
+        self._pace.note_end(self._loop.time())
+        self._leave(held)
+        if "after_task" in self._hooks:
+            self._beside(self._hooks.tell("after_task", job, ending))
+
+    def _leave(self, held: Held) -> None:
+        """It has a slot no longer."""
+        self._running.discard(held)
+        self._turns_of(held).end(held)
+        if not self._running:
+            self.idle.set()
+
+    def _beside(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._side.add(task)
+        task.add_done_callback(self._side.discard)
+
+    def _cancel(self, token: int) -> None:
+        """Somebody revoked it."""
+        held = self._held.get(token)
+        if held is None or held.revoked or held.stage is Stage.ENDED:
+            return
+        held.revoked = True
+        log.info("%s is revoked", held.label)
+        if held.stage is Stage.RUNNING:
+            self._pool_for(held.function).stop(token, Stop.REVOKED)
+        else:
+            self._finish(held, revocation(token))
+
+    # Afterwards ------------------------------------------------------------------------------------------------------
+
+    def _finish(self, held: Held, settlement: Settlement) -> None:
+        """Tell the broker how it ended; it is held until that is accepted."""
+        held.stage = Stage.ENDED
+        self.counts[settlement.verdict] += 1
+        if settlement.reason:
+            log.warning("%s is put aside: %s", held.label, settlement.reason)
+        self.settle(settlement)
+
+    def settled(self, settlement: Settlement, state: SettleState) -> None:
+        """The broker's answer."""
+        noting = self._noting.pop(settlement.token, None)
+        if noting is not None:
+            noting.set_result(state)
+        if settlement.verdict is Verdict.KEEP:
+            return
+        held = self._held.pop(settlement.token, None)
+        if state is SettleState.STALE:
+            label = held.label if held is not None else f"the delivery {settlement.token}"
+            log.warning("%s is superseded: another worker had it when it ended here", label)
+        prefetch = self._pace.prefetch(self._loop.time())
+        self.made_room(self.room(), max(1, prefetch // 4))
+
+    def return_waiting(self) -> None:
+        """Give back what has not begun; from now on nothing begins."""
+        self.closing = True
+        for held in list(self._held.values()):
+            if held.stage in (Stage.FETCHING, Stage.WAITING):
+                self._finish(held, returned(held.token))

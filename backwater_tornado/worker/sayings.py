@@ -1,0 +1,42 @@
+"""What the log says of runs.
+
+Rule: words only; nothing else depends on them.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from backwater_tornado.errors import CallFailed, RemoteError
+from backwater_tornado.tasks.outcomes import error_of, state_of
+from backwater_tornado.tasks.states import State
+
+from .jobs import End, Ending
+
+log = logging.getLogger("backwater.worker")
+
+
+def say_ending(label: str, ending: Ending, seconds: float) -> None:
+    """How a run ended."""
+    if ending.end is End.RETURN:
+        log.warning("%s goes back: %s", label, ending.reason or "it could not be run to its end")
+    elif ending.end is End.RETRY:
+        log.info("%s runs again in %.3g s: %s", label, ending.delay, _error(ending)[0])
+    elif ending.outcome is not None and state_of(ending.outcome) is not State.SUCCESS:
+        log.warning("%s failed after %.3f s: %s%s", label, seconds, *_error(ending))
+    else:
+        log.info("%s succeeded in %.3f s", label, seconds)
+
+
+def _error(ending: Ending) -> tuple[str, str]:
+    """The error in an outcome, in a line, and its traceback."""
+    if ending.outcome is None:
+        return "", ""
+    try:
+        error = error_of(ending.outcome)
+    except CallFailed:  # what cannot be read here may be read by its caller
+        return ending.outcome.state, ""
+    trace = error.traceback if isinstance(error, RemoteError) else None
+    return f"{error}" if isinstance(
+        error, RemoteError
+    ) else f"{type(error).__name__}: {error}", f"\n{trace}" if trace else ""

@@ -1,0 +1,115 @@
+"""What the broker has yet to be told: how deliveries ended, and how far others are.
+
+All that has come together since the last request goes in the next one, which is sent at once when none is on its way.
+It is repeated until it is answered, over every cut of the link: settling is idempotent, and what is told here is
+forgotten only when the broker has said that it knows. A settlement of a lease that has passed on is STALE: whoever has
+it by then runs the task again, and what this run gave is logged as superseded.
+
+Rule: everything that has not been accepted is in `Settling`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from backwater_tornado.broker.values import Settlement, SettleState
+from backwater_tornado.errors import BodyTooLarge, SessionGone
+from backwater_tornado.tasks import asks
+
+from .deliveries import too_large
+from .line import Line
+
+#: Settlements in one request, and bytes of what is in them; one that is larger goes alone.
+MOST, MOST_BYTES = 1000, 1 << 20
+
+
+class Settling:
+    """See the head of this module.
+
+    Args:
+        line: to the broker.
+        session: the name of the session as it is now.
+        renew: opens another in place of one that is gone.
+        told: called with each settlement and what became of it.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        session: Callable[[], str],
+        renew: Callable[[str], Awaitable[None]],
+        told: Callable[[Settlement, SettleState], None],
+    ) -> None:
+        self._line = line
+        self._session = session
+        self._renew = renew
+        self._told = told
+        self._unsent: deque[Settlement] = deque()
+        self._sent: list[Settlement] = []
+        self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        """How many have not been accepted."""
+        return len(self._unsent) + len(self._sent)
+
+    def add(self, settlement: Settlement) -> None:
+        """Tell the broker, in its turn: what is said of one delivery arrives in the order in which it was said."""
+        self._unsent.append(settlement)
+        self._news.set()
+        self._idle.clear()
+
+    async def empty(self) -> None:
+        """Wait until all has been accepted."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Tell the broker, until cancelled."""
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(0)  # what ends in the same turn of the loop goes along
+            self._news.clear()
+            while self._unsent:
+                self._sent = self._take()
+                await self._settle()
+            self._idle.set()
+
+    def _take(self) -> list[Settlement]:
+        taken: list[Settlement] = []
+        size = 0
+        while self._unsent and len(taken) < MOST:
+            size += _size(self._unsent[0])
+            if taken and size > MOST_BYTES:
+                break
+            taken.append(self._unsent.popleft())
+        return taken
+
+    async def _settle(self) -> None:
+        """Have those that were taken accepted."""
+        session = ""
+
+        def ask() -> asks.Ask[list[SettleState]]:
+            nonlocal session
+            session = self._session()
+            return asks.settle(session, self._sent)
+
+        while True:
+            try:
+                states = await self._line.insist(ask)
+                break
+            except SessionGone:
+                # What was done before is done again, in whatever session; the rest is stale.
+                await self._renew(session)
+            except BodyTooLarge as error:
+                self._sent = [too_large(each, error) for each in self._sent]
+        sent, self._sent = self._sent, []
+        for settlement, state in zip(sent, states, strict=True):
+            self._told(settlement, state)
+
+
+def _size(settlement: Settlement) -> int:
+    outcome, replacement = settlement.outcome, settlement.replacement
+    return 100 + (len(outcome.body) if outcome else 0) + (len(replacement.body) if replacement else 0)

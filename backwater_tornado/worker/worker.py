@@ -1,0 +1,136 @@
+"""A worker: takes tasks from a broker, runs them in pools, and says how they ended.
+
+Three things go on side by side, and none waits for another: polls that bring deliveries (`consumer`), runs (`desk` and
+the pools), and settlements (`settling`). All of them ride through every cut of the link; nothing but `stop` ends a
+worker.
+
+It stops in steps. Nothing more is taken, and what has not begun goes back at once. What runs has the grace period, in
+which the session is kept alive; then it is stopped and goes back, too. A second `stop` ends the grace period now.
+
+Rule: puts together, and knows the order of beginning and end; what a delivery means is `desk`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from backwater_tornado.errors import CallFailed
+from backwater_tornado.exposure import Exposure, Function
+
+from .consumer import Consumer
+from .desk import Desk
+from .hooks import Hooks
+from .inputs import Inputs
+from .line import Line, Link
+from .options import WorkerOptions
+from .pools import Pool
+from .settling import Settling
+
+log = logging.getLogger("backwater.worker")
+
+#: How long the last words to the broker may take, seconds.
+LAST_WORDS = 5.0
+
+
+class Worker:
+    """See the head of this module. Made on the loop on which it runs.
+
+    Args:
+        link: asks the broker.
+        exposure: the functions that it runs.
+        pool_for: where a function runs; the pools are open, and closed by the worker.
+        options: see there.
+        hooks: whom to tell of what happens.
+        about: what others are shown of it, beside what it knows of itself.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        exposure: Exposure,
+        pool_for: Callable[[Function], Pool],
+        options: WorkerOptions = WorkerOptions(),  # noqa: B008 - it is frozen
+        hooks: Hooks | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.options = options
+        self._hooks = hooks or Hooks()
+        self._about = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), **(about or {})}
+        self.desk = Desk(exposure, pool_for, options.prefetch, self._hooks, self._about)
+        self.line = Line(link)
+        timing = {"wait": options.wait, "ttl": options.ttl}
+        self.consumer = Consumer(self.line, self.desk, options.queues, self.describe, **timing)
+        self.settling = Settling(self.line, lambda: self.consumer.session, self.consumer.renew, self.desk.settled)
+        inputs = Inputs(self.line, self.desk.prepare)
+        self.desk.settle, self.desk.fetch = self.settling.add, inputs.fetch
+        self.desk.made_room = self.consumer.note_room
+        self._services = (self._consume, self.settling.run, inputs.run)
+        self._stopping = asyncio.Event()
+        self._insisted = asyncio.Event()
+
+    def describe(self) -> bytes:
+        """What others are shown of it, JSON."""
+        queues = list(self.options.queues)
+        return msgspec.json.encode(
+            {**self._about, "queues": queues, "pools": [dict(pool.about()) for pool in self.desk.pools]}
+        )
+
+    def stop(self) -> None:
+        """Stop, see the head of this module; again: without grace. From a signal handler of the loop, say."""
+        (self._insisted if self._stopping.is_set() else self._stopping).set()
+
+    async def run(self) -> bool:
+        """Work until told to stop; False when something that ran had to be given back."""
+        await self._hooks.tell("start")
+        services = [asyncio.ensure_future(service()) for service in self._services]
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            done, _ = await asyncio.wait([*services, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for ended in done - {stopping}:
+                ended.result()  # only by a fault of this package: raise it
+            return await self._drain()
+        finally:
+            for each in (*services, stopping):
+                each.cancel()
+            await asyncio.gather(*services, stopping, return_exceptions=True)
+            await self._close()
+            await self._hooks.tell("stop")
+
+    async def _consume(self) -> None:
+        await self.consumer.open()
+        await self.consumer.run()
+
+    async def _drain(self) -> bool:
+        log.info("stopping: what runs has %g s to end; a second signal ends it now", self.options.grace)
+        self.desk.return_waiting()
+        self.consumer.overtake()  # by a poll that asks for nothing, and keeps the session alive
+        await self._first_of(self.desk.idle, self.options.grace)
+        complete = self.desk.idle.is_set()
+        await asyncio.gather(*(pool.close(0.0) for pool in self.desk.pools))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self.settling.empty()
+        if len(self.settling):
+            log.warning("the broker was not told how %d tasks ended: they will run again", len(self.settling))
+        return complete
+
+    async def _first_of(self, event: asyncio.Event, longest: float) -> None:
+        """Wait for an event, for the second `stop`, or for so long."""
+        waiting = [asyncio.ensure_future(each.wait()) for each in (event, self._insisted)]
+        await asyncio.wait(waiting, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+
+    async def _close(self) -> None:
+        with contextlib.suppress(TimeoutError, CallFailed):
+            async with asyncio.timeout(LAST_WORDS):
+                await self.consumer.close()
