@@ -124,13 +124,9 @@ def upstream_failure(ids: tuple[str, ...], results: Mapping[str, Result | None])
         result = results.get(each)
         if result is not None and result.outcome.failed:
             error = error_of(result.outcome)
-            origin = str(error.extra.get("task_id", each)) if isinstance(error, UpstreamFailed) else each
-            text = (
-                error.detail
-                if isinstance(error, UpstreamFailed)
-                else f"the task {each}, whose result it needs: {error}"
-            )
-            return UpstreamFailed(text, task_id=origin)
+            if isinstance(error, UpstreamFailed):
+                return UpstreamFailed(error.detail, task_id=error.extra.get("task_id", each))
+            return UpstreamFailed(f"the task {each}, whose result it needs: {error}", task_id=each)
     return UpstreamFailed("a task whose result it needs has failed, and nothing more is known of it any more")
 
 

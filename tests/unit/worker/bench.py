@@ -206,13 +206,13 @@ class Bench:
     async def send(self, task: str, *args: Any, id: str = "", queue: str = "default", **more: Any) -> str:
         """Publish a task; fields of headers and of messages are told apart."""
         self._sent += 1
-        id = id or f"id{self._sent}"
-        fields = {name: more.pop(name) for name in list(more) if name in TaskHeaders.__struct_fields__}
+        name = id or f"id{self._sent}"
+        fields = {each: more.pop(each) for each in list(more) if each in TaskHeaders.__struct_fields__}
         headers = more.pop("raw_headers", None) or encode_headers(TaskHeaders(f"t.{task}", **fields))
         body = more.pop("body", MSGPACK.encode([args, {}]))
-        message = Message(id, body, headers, **{"keep_result": 1000.0, **more})
+        message = Message(name, body, headers, **{"keep_result": 1000.0, **more})
         await self.broker.publish([Publication(message, queue)], None, True)
-        return id
+        return name
 
     async def result(self, id: str) -> Result:
         """Its final result, when it is there."""
