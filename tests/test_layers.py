@@ -120,7 +120,6 @@ TABLE: Mapping[str, May] = {
     "client": May(f"{CALLING} curl tornado_engine coalescing gathering", "pycurl tornado"),
     "findings": May("errors options protocol.keys", never=IMPURE),
     "doctor": May(f"{CALLING} curl transfers findings", "pycurl"),
-    "worker": May("errors broker.values exposure tasks worker", "msgspec", never="random secrets uuid"),
     "results": May("errors broker.values tasks", never=IMPURE),
     "app": May("errors broker.values client driving results tasks", "msgspec", never="random secrets socket logging"),
     "__init__": May("errors options context exposure protocol server client app results tasks broker_server"),

@@ -37,7 +37,7 @@ def make_entry(name: str, schedule: Schedule, pattern: Publication, now: float) 
 
     `pattern` is the same whenever it is made, or the entry would count as changed: its spans are `delay`, `lifetime`.
     """
-    if not (isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()):
+    if not (0 < len(name) <= MAX_NAME and name.isprintable()):
         raise InvalidOption(f"a periodic task's name has 1 to {MAX_NAME} printable characters, not {name!r:.300}")
     return Entry(name, next_after(schedule, now, now), pattern, encode_schedule(schedule))
 
