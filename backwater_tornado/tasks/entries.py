@@ -32,12 +32,16 @@ class Step:
     is_run: bool
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
+
+
 def make_entry(name: str, schedule: Schedule, pattern: Publication, now: float) -> Entry:
     """A new entry; its first run comes after now. Raises `InvalidOption`.
 
     `pattern` is the same whenever it is made, or the entry would count as changed: its spans are `delay`, `lifetime`.
     """
-    if not (0 < len(name) <= MAX_NAME and name.isprintable()):
+    if not _is_name(name):
         raise InvalidOption(f"a periodic task's name has 1 to {MAX_NAME} printable characters, not {name!r:.300}")
     return Entry(name, next_after(schedule, now, now), pattern, encode_schedule(schedule))
 
