@@ -99,6 +99,7 @@ from .server import (
 )
 from .tasks.options import SendOptions
 from .tasks.request import Reject, Retry, TaskContext, TaskRequest, current_task
+from .tasks.schedule import Cron, Every, crontab
 from .tasks.signatures import Chain, Group, Signature, chain, chord, group, signature
 from .tasks.states import State
 from .tasks.task import Task, expose
@@ -121,11 +122,13 @@ __all__ = [
     "Chain",
     "Client",
     "ConfigurationError",
+    "Cron",
     "DeadlineExceeded",
     "DeclarationConflict",
     "DigestMismatch",
     "Draining",
     "Endpoint",
+    "Every",
     "Exposed",
     "Exposure",
     "Group",
@@ -209,6 +212,7 @@ __all__ = [
     "call",
     "chain",
     "chord",
+    "crontab",
     "current_call",
     "current_task",
     "expose",

@@ -13,23 +13,26 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
 
-from .broker.values import unpack
+from .broker.values import Entry, unpack
 from .client import AsyncClient, Client
 from .driving import drive, drive_async
 from .errors import InvalidOption
 from .results import AsyncResult, AwaitableResult, make_result
 from .tasks.asks import Ask
 from .tasks.current import enter_block, leave_block, set_default_sender
+from .tasks.entries import make_entry
 from .tasks.flows import Flow, Nap, revoke_flow, send_flow
 from .tasks.messages import DEFAULT_QUEUE, RESULT_EXPIRES
 from .tasks.outcomes import revoked
 from .tasks.request import current_task
-from .tasks.signatures import Canvas, signature
+from .tasks.schedule import Schedule, schedule_of
+from .tasks.signatures import Canvas, Signature, signature
 from .tasks.workflow import Context, Order, plan_canvas
 
 T = TypeVar("T")
@@ -69,20 +72,43 @@ class _Application:
         #: How long an ask may wait at the broker.
         self.poll_wait = 0.75 * recv_timeout
         self.clock = time.monotonic
+        self._periodic: dict[str, tuple[Schedule, Signature]] = {}
         self.rethrow, self.exceptions = self.options.rethrow_remote_exceptions, self.options.exceptions
 
     def plan(self, canvases: Iterable[Canvas]) -> list[Order]:
         """What the broker is told to make of each canvas."""
-        options, task = self.options, current_task()
-        context = Context(
-            now=time.time(),
-            new_id=new_id,
-            queue=options.queue,
-            result_expires=options.result_expires,
-            root="" if task is None else task.request.root_id or task.request.id,
-            parent="" if task is None else task.request.id,
-        )
+        task = current_task()
+        context = self._context(time.time()) if task is None else self._context(time.time(), task.request)
         return [plan_canvas(canvas, context) for canvas in canvases]
+
+    def periodic(self, name: str, schedule: Schedule | str | float | timedelta, call: Signature) -> None:
+        """Have a task sent again and again: workers of this application see to it, any number of them, once each time.
+
+        Args:
+            name: of the entry in the broker's schedule; a later one of the same name takes its place.
+            schedule: `Every(…)` or seconds, `Cron(…)` or its text, such as `"*/5 8-18 * * mon-fri"` (UTC).
+            call: what is sent; without links, and its options as spans (`countdown`, `expires` in seconds).
+
+        Raises:
+            InvalidOption: the name or the schedule is wrong, or the call is none that can be sent again and again.
+        """
+        if call.options.link or call.options.link_error:
+            raise InvalidOption("a periodic task is one call, task.s(…), without links; a task may send the others")
+        once = ("task_id", "eta", "expires_at", "unique_for")
+        if found := [each for each in once if getattr(call.options, each) is not None]:
+            raise InvalidOption(f"a periodic task is sent more than once: {found[0]} is for one moment, or one task")
+        self._periodic[name] = (schedule_of(schedule), call)
+
+    def entries(self) -> list[Entry]:
+        """The periodic tasks as entries of the broker's schedule."""
+        found = []
+        for name, (schedule, call) in self._periodic.items():
+            context = Context(
+                now=0.0, new_id=lambda: "", queue=self.options.queue, result_expires=self.options.result_expires
+            )
+            (publication,) = plan_canvas(call, context).publications
+            found.append(make_entry(name, schedule, publication, time.time()))
+        return found
 
     def _timeout(self, ask: Ask[Any]) -> float:
         return ask.wait + self.options.send_timeout if ask.within is None else ask.within

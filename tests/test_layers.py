@@ -87,7 +87,7 @@ TABLE: Mapping[str, May] = {
     "tasks.schedule": May("errors", "cronsim msgspec", never=IMPURE),
     "tasks.entries": May("errors broker.values tasks.schedule", "msgspec", never=IMPURE),
     "periodic": May("errors broker.values tasks.entries", never="os random secrets uuid socket"),
-    "worker": May(),
+    "worker": May("errors broker.values exposure tasks worker", "msgspec", never="random secrets uuid"),
     "worker.jobs": May("broker.values", "msgspec", never=IMPURE),
     "worker.interrupts": May("errors", never="time os random secrets uuid socket logging"),
     "worker.execution": May(
