@@ -78,8 +78,18 @@ class _Application:
     def plan(self, canvases: Iterable[Canvas]) -> list[Order]:
         """What the broker is told to make of each canvas."""
         task = current_task()
-        context = self._context(time.time()) if task is None else self._context(time.time(), task.request)
+        context = self._context(time.time(), None if task is None else task.request)
         return [plan_canvas(canvas, context) for canvas in canvases]
+
+    def _context(self, now: float, request: TaskRequest | None = None) -> Context:
+        return Context(
+            now=now,
+            new_id=new_id,
+            queue=self.options.queue,
+            result_expires=self.options.result_expires,
+            root="" if request is None else request.root_id or request.id,
+            parent="" if request is None else request.id,
+        )
 
     def periodic(self, name: str, schedule: Schedule | str | float | timedelta, call: Signature) -> None:
         """Have a task sent again and again: workers of this application see to it, any number of them, once each time.
@@ -103,10 +113,8 @@ class _Application:
         """The periodic tasks as entries of the broker's schedule."""
         found = []
         for name, (schedule, call) in self._periodic.items():
-            context = Context(
-                now=0.0, new_id=lambda: "", queue=self.options.queue, result_expires=self.options.result_expires
-            )
-            (publication,) = plan_canvas(call, context).publications
+            # The same whenever it is made: neither a moment nor an id of this moment.
+            (publication,) = plan_canvas(call.set(task_id=name), self._context(0.0)).publications
             found.append(make_entry(name, schedule, publication, time.time()))
         return found
 
