@@ -28,6 +28,7 @@ from backwater_tornado.exposure import Exposure, Function
 
 from .consumer import Consumer
 from .desk import Desk
+from .health import Health, Watch
 from .hooks import Hooks
 from .inputs import Inputs
 from .line import Line, Link
@@ -73,7 +74,8 @@ class Worker:
         inputs = Inputs(self.line, self.desk.prepare)
         self.desk.settle, self.desk.fetch = self.settling.add, inputs.fetch
         self.desk.made_room = self.consumer.note_room
-        self._services = (self._consume, self.settling.run, inputs.run)
+        self.watch = Watch(self.line, options.queues, self._state, self.consumer.overtake, options.watch)
+        self._services = (self._consume, self.settling.run, inputs.run, self.watch.run)
         self._stopping = asyncio.Event()
         self._insisted = asyncio.Event()
 
@@ -83,6 +85,13 @@ class Worker:
         return msgspec.json.encode(
             {**self._about, "queues": queues, "pools": [dict(pool.about()) for pool in self.desk.pools]}
         )
+
+    def health(self) -> Health:
+        """How it is, for a probe."""
+        return self.watch.health(time.monotonic() - self.line.heard, len(self.settling), self.options.wait)
+
+    def _state(self) -> tuple[int, int]:
+        return self.desk.counts["received"], self.desk.room()
 
     def stop(self) -> None:
         """Stop, see the head of this module; again: without grace. From a signal handler of the loop, say."""
