@@ -30,7 +30,7 @@ from .tasks.entries import make_entry
 from .tasks.flows import Flow, Nap, revoke_flow, send_flow
 from .tasks.messages import DEFAULT_QUEUE, RESULT_EXPIRES
 from .tasks.outcomes import revoked
-from .tasks.request import current_task
+from .tasks.request import TaskRequest, current_task
 from .tasks.schedule import Schedule, schedule_of
 from .tasks.signatures import Canvas, Signature, signature
 from .tasks.workflow import Context, Order, plan_canvas
