@@ -123,7 +123,7 @@ _OPTIONS: dict[str, tuple[Check, str]] = {
     "rate_limit": (_or_none(_is_rate), "a number a second, or text like '100/m', or None"),
     "expires": _SECONDS,
     "bind": _FLAG,
-    "serializer": (_is_text, "the name of a serializer"),
+    "serializer": (lambda value: value in ("msgpack", "json"), "msgpack or json"),
 }
 
 

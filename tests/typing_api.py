@@ -33,6 +33,69 @@ async def an_exposed_coroutine_is_still_itself() -> None:
     assert_type(await wait(1.5), str)
 
 
+def a_task_is_sent_with_the_functions_own_arguments() -> None:
+    assert_type(add.delay(1, y=2), backwater.AsyncResult[int])
+    assert_type(add.delay(1, 2).get(timeout=3), int)
+    add.delay(1, "x")  # type: ignore[arg-type]
+    add.delay(1)  # type: ignore[call-arg]
+    assert_type(wait.delay(1.5).get(), str)
+    wait.delay("long")  # type: ignore[call-overload]
+    assert_type(add.apply_async([1, 2], countdown=3), backwater.AsyncResult[int])
+    assert_type(wait.apply_async([1.5], queue="slow"), backwater.AsyncResult[str])
+
+
+async def a_task_is_awaited() -> None:
+    assert_type(await add.delay(1, 2), int)
+    assert_type(await wait.delay(1.5), str)
+
+
+@backwater.expose(bind=True)
+def bound(task: backwater.TaskContext, x: int) -> str:
+    return str(x)
+
+
+class Clock:
+    @backwater.expose
+    def add(self, x: int, y: int) -> int:
+        return x + y
+
+    @backwater.expose
+    async def wait(self, seconds: float) -> str:
+        return str(seconds)
+
+    @staticmethod
+    @backwater.expose
+    def zone() -> str:
+        return "UTC"
+
+    @backwater.expose
+    @classmethod
+    def make(cls) -> Clock:
+        return cls()
+
+
+async def methods_are_still_typed() -> None:
+    assert_type(Clock().add(1, 2), int)
+    assert_type(await Clock().wait(1.5), str)
+    assert_type(Clock.zone(), str)
+    assert_type(Clock.make(), Clock)
+    Clock().add(1, "x")  # type: ignore[arg-type]
+
+
+def a_bound_task_is_called_without_its_context() -> None:
+    assert_type(bound.delay(1), backwater.AsyncResult[str])
+    bound.delay("x")  # type: ignore[arg-type]
+
+
+def calls_are_put_together() -> None:
+    assert_type(add.s(1) | add.s(2), backwater.Chain)
+    assert_type(add.si(1, 2), backwater.Signature)
+    assert_type(add.map([1, 2]) | add.s(), backwater.Chain)
+    assert_type(backwater.group(add.s(1, 2), add.s(3, 4)), backwater.Group)
+    assert_type(backwater.chain(add.s(1, 2), add.s(3)).on_error(add.s()), backwater.Chain)
+    assert_type(backwater.signature("tasks.add", [1, 2], queue="slow").set(priority=3), backwater.Signature)
+
+
 @backwater.expose(colour="red")  # type: ignore[call-overload, untyped-decorator]
 def unknown_option() -> None: ...
 

@@ -17,6 +17,7 @@ from backwater_tornado.errors import (
     WIRE_ERRORS,
     CallFailed,
     DeadlineExceeded,
+    OutcomeUnknown,
     RemoteError,
     TaskError,
     TaskExpired,
@@ -56,9 +57,10 @@ def failed(raised: BaseException, state: State = State.FAILURE) -> Outcome:
     """It raised this; or, with another state, what came before it was tried again.
 
     What the closed table of errors does not have (`Unreachable`, raised by a call that the task made) is told as any
-    other exception, and so is `DeadlineExceeded`: that is what a caller gets who did not wait long enough.
+    other exception, and so is what a caller of a task gets whose own waiting fails.
     """
-    if isinstance(raised, CallFailed) and raised.code in WIRE_ERRORS and not isinstance(raised, DeadlineExceeded):
+    of_the_link = isinstance(raised, DeadlineExceeded | OutcomeUnknown)
+    if isinstance(raised, CallFailed) and raised.code in WIRE_ERRORS and not of_the_link:
         error = raised
     else:
         error = describe_exception(raised, with_traceback=True)

@@ -127,7 +127,7 @@ def chord(header: Group | Iterable[Canvas], body: Canvas | None = None) -> Any:
     """Calls side by side, and one that gets the list of their results: `chord([a, b], body)`, `chord([a, b])(body)`."""
     members = header if isinstance(header, Group) else group(header)
     if body is None:
-        return lambda body, **options: Chain((members, body)).apply_async(**options)
+        return lambda body, **options: chord(members, body).apply_async(**options)
     return Chain((members, *_steps(body)))
 
 
@@ -176,11 +176,11 @@ def _cloned(canvas: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
 def _linked(canvas: C, option: str, after: tuple[Signature, ...]) -> C:
     """With more links: of a chain for its last, of a group for each."""
     made: Canvas
-    match canvas:
-        case Chain(steps):
-            made = Chain((*steps[:-1], _linked(steps[-1], option, after)))
-        case Group(members):
-            made = Group(tuple(_linked(each, option, after) for each in members))
-        case Signature():
-            made = canvas.set(**{option: (*getattr(canvas.options, option), *after)})
+    if isinstance(canvas, Chain):
+        made = Chain((*canvas.steps[:-1], _linked(canvas.steps[-1], option, after)))
+    elif isinstance(canvas, Group):
+        made = Group(tuple(_linked(each, option, after) for each in canvas.members))
+    else:
+        assert isinstance(canvas, Signature)
+        made = canvas.set(**{option: (*getattr(canvas.options, option), *after)})
     return made  # type: ignore[return-value]  # each kind gives its own

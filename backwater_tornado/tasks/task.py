@@ -189,18 +189,22 @@ def task_name(function: Any) -> str:
     """The name under which workers know an exposed function: `module.name`.
 
     A function of the script that runs is known by the script's file, as a worker imports it: `tasks.add` for
-    `python tasks.py`. Raises `InvalidOption` for what was not exposed.
+    `python tasks.py`. Raises `InvalidOption` for what was not exposed, or has no name of its own (a partial).
     """
     mark = mark_of(function)
     if mark is None:
         raise InvalidOption(f"{function!r} is no task; mark it with @backwater.expose")
-    module = getattr(function, "__module__", None) or mark.module or ""
-    return f"{_script_name() if module == '__main__' else module}.{mark.options.name or function.__name__}"
+    own = getattr(function, "__name__", None)
+    name = mark.options.name or own
+    if name is None:
+        raise InvalidOption(f"{function!r} has no name; give it one, expose(name=…)")
+    module = mark.module if own is None else function.__module__
+    return f"{_script_name() if module == '__main__' else module}.{name}"
 
 
 def _script_name() -> str:
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     if spec is not None:
-        return str(spec.name.removesuffix(".__main__"))
+        return str(spec.name)
     return Path(getattr(main, "__file__", None) or "__main__").stem

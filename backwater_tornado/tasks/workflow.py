@@ -77,7 +77,7 @@ def plan_canvas(canvas: Canvas, context: Context) -> Order:
 
     Raises:
         Unserializable: an argument, or a header of the sender's.
-        InvalidOption: two calls with the same `task_id`, or more than `MAX_NESTING` levels.
+        InvalidOption: this is no canvas; two calls with the same `task_id`, or more than `MAX_NESTING` levels.
     """
     if isinstance(canvas, Signature) and not canvas.options.link and not canvas.options.link_error:
         publication = _publication(canvas, context, canvas.options.task_id or context.new_id(), (), _NOTHING)
@@ -119,6 +119,8 @@ class _Planner:
                 placed = self._place_chain(steps, before, joins)
             case Group(members):
                 placed = self._place_group(members, before, joins)
+            case _:
+                raise InvalidOption(f"{canvas!r} cannot be sent; a call is made by .s(…), .si(…) or signature(…)")
         self._depth -= 1
         return placed
 

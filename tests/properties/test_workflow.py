@@ -184,7 +184,7 @@ def test_any_canvas_ends_as_if_its_functions_were_called(drawn: Canvas, seed: in
     value, bad = evaluate(canvas, NOTHING, False, ends)
     worker, order = worked_off(canvas, seed)
     assert worker.runs == dict.fromkeys(ends, 1)  # all of them, and none twice
-    kept = {task: end for own, task in worker.ids.items() if (end := worker.end_of(own)) is not None}
+    kept = {task: end for each, task in worker.ids.items() if (end := worker.end_of(each)) is not None}
     assert kept == {task: ends[task] for task in kept}
     left_out = {task for task in ends if task not in kept}
     assert left_out <= ignored(canvas)

@@ -7,7 +7,15 @@ import re
 import pytest
 
 from backwater_tornado import errors
-from backwater_tornado.errors import WIRE_ERRORS, BackwaterError, CallFailed, Refused, RemoteError, StoreError
+from backwater_tornado.errors import (
+    WIRE_ERRORS,
+    BackwaterError,
+    CallFailed,
+    Refused,
+    RemoteError,
+    StoreError,
+    TaskError,
+)
 from backwater_tornado.protocol.problems import describe, rebuild
 
 LINE = re.compile(r"    (?P<indent>[ │]*)(?:[├└]── )?(?P<names>[A-Z]\w+(?:, [A-Z]\w+)*)(?: \((?P<base>\w+)\))?(?: .*)?")
@@ -61,7 +69,7 @@ def test_every_class_that_may_fail_a_call_has_a_title_of_its_own() -> None:
 
 def test_the_table_has_every_refusal_and_what_a_server_may_tell_beside() -> None:
     beside = {"outcome_unknown", "deadline_exceeded", "result_unserializable", "result_too_large", "internal_error"}
-    refusals = {kind.code for kind in CLASSES.values() if issubclass(kind, Refused)}
+    refusals = {kind.code for kind in CLASSES.values() if issubclass(kind, Refused | TaskError)}
     assert set(WIRE_ERRORS) == refusals | beside | {"remote_exception"}
     assert all(kind.code == code for code, kind in WIRE_ERRORS.items())
 

@@ -160,7 +160,7 @@ BAD: list[tuple[str, Any]] = [
     ("rate_limit", True),
     ("expires", 0),
     ("bind", None),
-    ("serializer", ""),
+    ("serializer", "pickle"),
     ("serializer", None),
 ]
 

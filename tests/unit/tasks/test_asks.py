@@ -1,0 +1,108 @@
+"""Each ask is a verb of the broker, with the arguments that it takes: held against the broker itself."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+import msgspec
+import pytest
+
+from backwater_tornado.broker.broker import Broker
+from backwater_tornado.broker.memory_store import MemoryStore
+from backwater_tornado.broker.performers import Direct
+from backwater_tornado.broker.values import (
+    Batch,
+    Join,
+    Message,
+    Outcome,
+    Poll,
+    Publication,
+    PublishState,
+    Queue,
+    Settlement,
+    SettleState,
+    unpack,
+)
+from backwater_tornado.tasks import asks
+from backwater_tornado.tasks.asks import Ask
+
+
+class InPlace:
+    """A broker in this process, asked as an application asks one over HTTP."""
+
+    def __init__(self) -> None:
+        self.broker = Broker(Direct(MemoryStore()))
+
+    def __call__(self, ask: Ask[Any]) -> Any:
+        async def answer() -> Any:
+            return await getattr(self.broker, ask.verb)(*ask.args)
+
+        found = asyncio.run(answer())
+        found = unpack(found, ask.returns) if ask.packed else found
+        msgspec.convert(msgspec.to_builtins(found), ask.returns)  # it is of the type that was promised
+        return found
+
+
+def publication(name: str, *joins: str) -> Publication:
+    return Publication(Message(name, b"body", joins=joins, keep_result=60.0), "new")
+
+
+def test_a_message_is_published_received_settled_and_its_result_read_and_forgotten() -> None:
+    ask = InPlace()
+    after = Join("j", 1, (publication("2"),))
+    (published,) = ask(asks.publish([publication("1", "j")], [after]))
+    assert (published.state, published.queues) == (PublishState.ACCEPTED, ("new",))
+    ask(asks.open_session("s", 30.0, b"about"))
+    batch: Batch = ask(asks.receive("s", Poll((("new", 5),), 5), 0.0))
+    (delivery,) = batch.deliveries
+    assert delivery.message.id == "1"
+    assert ask(asks.settle("s", [Settlement(delivery.token, outcome=Outcome("SUCCESS"))])) == [SettleState.DONE]
+    assert [
+        each.message.id for each in ask(asks.receive("s", Poll((("new", 5),), 5, batch.number), 0.0)).deliveries
+    ] == ["2"]
+    ask(asks.close_session("s"))
+    (result,) = ask(asks.results(["1"]))
+    assert (result.final, result.outcome) == (True, Outcome("SUCCESS"))
+    ask(asks.forget(["1"]))
+    assert ask(asks.results(["1"])) == [None]
+
+
+def test_a_message_is_cancelled() -> None:
+    ask = InPlace()
+    ask(asks.publish([publication("1")]))
+    ask(asks.cancel(iter(["1"]), Outcome("REVOKED", failed=True)))
+    (result,) = ask(asks.results(["1"]))
+    assert result.outcome.state == "REVOKED"
+
+
+def test_queues_are_declared() -> None:
+    ask = InPlace()
+    ask(asks.declare(queues=[Queue("q")]))
+    found = asyncio.run(ask.broker.stats(None))
+    assert [each.queue.name for each in found] == ["q"]
+
+
+def test_what_waits_at_the_broker_says_so() -> None:
+    assert asks.receive("s", Poll((), 1), 5.0).wait == asks.results(["1"], 5.0).wait == 5.0
+    assert (asks.results(["1"], 5.0, 7.0).within, asks.results(["1"]).within) == (7.0, None)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        asks.publish([]),
+        asks.receive("s", Poll((), 1), 0.0),
+        asks.settle("s", []),
+        asks.cancel([], Outcome("x")),
+        asks.open_session("s", 1.0),
+        asks.close_session("s"),
+        asks.results([]),
+        asks.forget([]),
+        asks.declare(),
+    ],
+    ids=lambda ask: ask.verb,
+)
+def test_every_ask_fits_the_broker_as_it_is(ask: Ask[Any]) -> None:
+    inspect.signature(getattr(Broker(Direct(MemoryStore())), ask.verb)).bind(*ask.args)
