@@ -13,8 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from backwater_tornado import periodic
-from backwater_tornado.broker.broker import Broker, Direct
+from backwater_tornado.broker.broker import Broker
 from backwater_tornado.broker.memory_store import MemoryStore
+from backwater_tornado.broker.performers import Direct
 from backwater_tornado.broker.values import Entry, Message, Poll, Publication, Queue
 from backwater_tornado.errors import OutcomeUnknown, StorageFailed
 from backwater_tornado.periodic import LOOK_PERIOD, RETRY_PERIOD, SHORTEST_PAUSE, Ticker
@@ -37,17 +38,7 @@ class Clock:
         return self.now
 
 
-class WithSchedule(Broker):
-    async def schedule(self) -> list[Entry]:
-        return await self._performer.perform(lambda store: store.schedule())
-
-    async def plan(self, entry: Entry, expected: float | None = None, publish: Publication | None = None) -> bool:
-        done, effects = await self._performer.perform(lambda store: store.plan(entry, expected, self._clock(), publish))
-        self._wake(effects)
-        return done
-
-
-class Flaky(WithSchedule):
+class Flaky(Broker):
     """A broker on a bad link: it does, or does not do, what is planned, and its answer is lost."""
 
     #: Names of entries: what is planned for them fails before, or after it was done.
