@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from .broker.values import Entry, Publication
 from .errors import CallFailed, InvalidOption
+from .tasks import asks
+from .tasks.asks import Ask
 from .tasks.entries import Step, publication_of, renew, step_of
 
 log = logging.getLogger("backwater.periodic")
@@ -40,6 +42,21 @@ class Schedule(Protocol):
     async def plan(self, entry: Entry, expected: float | None = None, publish: Publication | None = None) -> bool:
         """Write an entry if its `due` is still `expected` (None: there is none), and publish; whether that was so."""
         ...
+
+
+class AskedSchedule:
+    """The schedule of a broker far away, by whatever can ask it (`AsyncApp.ask`)."""
+
+    def __init__(self, ask: Callable[[Ask[Any]], Awaitable[Any]]) -> None:
+        self._ask = ask
+
+    async def schedule(self) -> list[Entry]:
+        """See `Schedule`."""
+        return await self._ask(asks.schedule())  # type: ignore[no-any-return]
+
+    async def plan(self, entry: Entry, expected: float | None = None, publish: Publication | None = None) -> bool:
+        """See `Schedule`."""
+        return await self._ask(asks.plan(entry, expected, publish))  # type: ignore[no-any-return]
 
 
 class Ticker:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from backwater_tornado.broker.values import (
     Batch,
     Binding,
+    Entry,
     Exchange,
     Join,
     Outcome,
@@ -99,3 +100,18 @@ def declare(
 def stats(queues: Sequence[str] | None = None) -> Ask[list[QueueStats]]:
     """Queues, or all, with their limits and numbers; an unknown one is left out."""
     return Ask("stats", (None if queues is None else list(queues),), list[QueueStats])
+
+
+def schedule() -> Ask[list[Entry]]:
+    """The entries of the schedule, the next due first."""
+    return Ask("schedule", (), list[Entry])
+
+
+def plan(entry: Entry, expected: float | None = None, publish: Publication | None = None) -> Ask[bool]:
+    """Write an entry if its `due` is still `expected` (None: there is none), and publish."""
+    return Ask("plan", (entry, expected, publish), bool)
+
+
+def unplan(name: str) -> Ask[bool]:
+    """Remove an entry."""
+    return Ask("unplan", (name,), bool)

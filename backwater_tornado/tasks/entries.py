@@ -9,7 +9,7 @@ Rule: pure. Who looks at entries, and writes them, is `periodic`'s.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -44,6 +44,10 @@ def make_entry(name: str, schedule: Schedule, pattern: Publication, now: float) 
     if not _is_name(name):
         raise InvalidOption(f"a periodic task's name has 1 to {MAX_NAME} printable characters, not {name!r:.300}")
     return Entry(name, next_after(schedule, now, now), pattern, encode_schedule(schedule))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
 def renew(declared: Entry, there: Entry) -> Entry | None:
