@@ -24,6 +24,7 @@ from .flags import SETTINGS_HELP, read_arguments, read_terms, with_settings
 from .keyfiles import exposed_secret, read_keys
 from .loading import load_exposure
 from .options import CallOptions, ClientOptions, ErlangTerms, Limits
+from .periodic_commands import periodic_group
 from .protocol.keys import Algorithm, Key, KeyRing, Scopes, format_key
 from .queue_commands import COMMANDS as QUEUE_COMMANDS
 from .serving_commands import broker_command, serve_child, serve_command
@@ -85,7 +86,15 @@ def backwater() -> None:
     """  # noqa: D301 - click reads the escape
 
 
-for command in (serve_command, broker_command, serve_child, send_command, result_command, *QUEUE_COMMANDS):
+for command in (
+    serve_command,
+    broker_command,
+    serve_child,
+    send_command,
+    result_command,
+    periodic_group,
+    *QUEUE_COMMANDS,
+):
     backwater.add_command(command)
 
 

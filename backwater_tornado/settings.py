@@ -208,7 +208,7 @@ COMMANDS: Mapping[str, Mapping[str, Setting]] = {
     "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions), _ERLANG_NONE)),
     "send": _unique((*_ASKING, *_CLIENT)),
     "result": _unique((*_ASKING, *_CLIENT)),
-    **{name: _unique((*_ASKING, *_CLIENT)) for name in ("queues", "purge", "pause", "resume", "dead")},
+    **{name: _unique((*_ASKING, *_CLIENT)) for name in ("queues", "purge", "pause", "resume", "dead", "periodic")},
     "doctor": _unique((*_DOCTOR, *_CLIENT)),
     "modules": _unique((_MODULES,)),
 }

@@ -1,4 +1,4 @@
-"""Queues and dead letters as people and programs read them.
+"""Queues, dead letters and periodic tasks as people and programs read them.
 
 Rule: a row is a dictionary; JSON has it as it is, people get its columns. Nothing is asked here.
 """
@@ -14,10 +14,11 @@ from typing import Any
 
 import click
 
-from .broker.values import DeadLetter, QueueRates, QueueStats
-from .errors import CallFailed, Unserializable
+from .broker.values import DeadLetter, Entry, Message, QueueRates, QueueStats
+from .errors import CallFailed, InvalidOption, Unserializable
 from .protocol.codec import JSON
 from .tasks.messages import read_arguments, read_headers
+from .tasks.schedule import decode_schedule, describe_schedule
 
 Row = Mapping[str, Any]
 
@@ -45,7 +46,7 @@ def letter_row(letter: DeadLetter) -> Row:
         "number": letter.number,
         "queue": letter.queue,
         "id": letter.message.id,
-        "task": _task(letter),
+        "task": _task(letter.message),
         "reason": letter.reason,
         "detail": letter.detail,
         "at": _moment(letter.at),
@@ -73,9 +74,26 @@ def describe_letter(letter: DeadLetter) -> Row:
     return {**about, "body_base64": base64.b64encode(message.body).decode()}
 
 
-def _task(letter: DeadLetter) -> str:
+def entry_row(entry: Entry) -> Row:
+    """A periodic task in a list."""
+    return {
+        "name": entry.name,
+        "task": _task(entry.publication.message),
+        "schedule": _schedule(entry.spec),
+        "due": _moment(entry.due),
+        "to": entry.publication.exchange or entry.publication.routing_key,
+    }
+
+
+def _schedule(spec: bytes) -> str:
+    with suppress(InvalidOption):
+        return describe_schedule(decode_schedule(spec))
+    return ""
+
+
+def _task(message: Message) -> str:
     with suppress(CallFailed):
-        return read_headers(letter.message).task
+        return read_headers(message).task
     return ""
 
 

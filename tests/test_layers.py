@@ -134,11 +134,12 @@ TABLE: Mapping[str, May] = {
     "task_commands": May("errors app results tasks options flags keyfiles settings terminal", "click rich"),
     "supervisor": May("errors serve"),
     "cli": May(
-        f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading queue_commands serving_commands task_commands "
-        "settings terminal",
+        f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading periodic_commands queue_commands "
+        "serving_commands task_commands settings terminal",
         "click",
     ),
-    "tables": May("errors broker.values protocol.codec tasks.messages", "click rich", IMPURE),
+    "tables": May("errors broker.values protocol.codec tasks.messages tasks.schedule", "click rich", IMPURE),
+    "periodic_commands": May("errors flags settings tables task_commands tasks.asks terminal", "click", IMPURE),
     "queue_commands": May(
         "errors broker.values client flags keyfiles options settings tables terminal", "click rich", IMPURE
     ),

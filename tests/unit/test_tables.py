@@ -8,10 +8,20 @@ from typing import Any
 
 import pytest
 
-from backwater_tornado.broker.values import DeadLetter, Message, Queue, QueueRates, QueueStats
+from backwater_tornado.broker.values import DeadLetter, Entry, Message, Publication, Queue, QueueRates, QueueStats
 from backwater_tornado.protocol.codec import MSGPACK
-from backwater_tornado.tables import count_of, describe_letter, letter_row, queue_row, show_letter, show_rows, span
+from backwater_tornado.tables import (
+    count_of,
+    describe_letter,
+    entry_row,
+    letter_row,
+    queue_row,
+    show_letter,
+    show_rows,
+    span,
+)
 from backwater_tornado.tasks.messages import TaskHeaders, encode_headers
+from backwater_tornado.tasks.schedule import Cron, encode_schedule
 
 STATS = QueueStats(Queue("jobs", paused=True), 3, 2, 1, 4, 90.0, 5, 60, 50, 40)
 RATES = QueueRates("jobs", 1.006, 0.5, 0.25, 75.0)
@@ -84,6 +94,24 @@ def test_whatever_a_dead_letter_holds_is_shown_somehow(
     show_letter(about, as_json=False)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[0] == field]
     assert line.removeprefix(field).strip() == value
+
+
+def test_a_periodic_task_is_shown_with_its_schedule_in_words() -> None:
+    message = Message("clean", b"", encode_headers(TaskHeaders("shop.clean")))
+    entry = Entry("clean", 1_700_000_000.0, Publication(message, "jobs"), encode_schedule(Cron("0 5 * * *")))
+    assert entry_row(entry) == {
+        "name": "clean",
+        "task": "shop.clean",
+        "schedule": "At 05:00 every day (UTC)",
+        "due": "2023-11-14T22:13:20+00:00",
+        "to": "jobs",
+    }
+
+
+def test_a_periodic_message_of_anybodys_making_is_shown_as_far_as_it_can_be_read() -> None:
+    entry = Entry("clean", 0.0, Publication(Message("clean", b""), "key", "events"), b"of another version")
+    row = entry_row(entry)
+    assert (row["task"], row["schedule"], row["to"]) == ("", "", "events")
 
 
 @pytest.mark.parametrize(
