@@ -10,9 +10,9 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import click
 
@@ -44,6 +44,8 @@ from .terminal import (
     show_term,
     show_value,
 )
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,6 +103,10 @@ for command in (
 # keygen --------------------------------------------------------------------------------------------------------------
 
 
+def _scope(kind: str, text: str) -> Callable[[F], F]:
+    return click.option(f"--{kind}", metavar="PATTERN", multiple=True, help=text)
+
+
 @backwater.command()
 @click.option("--id", help="What the wire calls the key; derived from the secret by default.")
 @click.option("--algorithm", type=click.Choice(get_args(Algorithm)), default="blake2b-256", show_default=True)
@@ -108,22 +114,29 @@ for command in (
     "--not-before", metavar="TIME", help="When it becomes valid, such as 2026-07-01 or 2026-07-01T12:00:00+02:00."
 )
 @click.option("--not-after", metavar="TIME", help="The last moment it is valid.")
-@click.option("--call", "patterns", metavar="PATTERN", multiple=True, help="What it may call: `tasks.*`, `math.sqrt`.")
-def keygen(patterns: tuple[str, ...], algorithm: str, id: str | None, **moments: str | None) -> int:
+@_scope("call", "Functions that it may call: `tasks.*`, `math.sqrt`; at a broker also `broker.*`.")
+@_scope("publish", "Queues and exchanges that it may send to: `orders`, `reports.*`.")
+@_scope("consume", "Queues that it may receive from: a worker's, or whoever looks after them.")
+def keygen(algorithm: str, id: str | None, **flags: Any) -> int:
     """Make a key and print it as an entry for a file of keys.
+
+    Each of --call, --publish and --consume bounds what it may do of that kind, and may be given several times; one that
+    is not given bounds nothing, and an empty one ('') allows nothing.
 
     \b
       backwater keygen > site.key               a new file, closed to others
       backwater keygen >> site.key              a newer key, for rotation; then send the server SIGHUP
       backwater keygen --call 'tasks.*' --not-after 2027-01-31
+      backwater keygen --id berlin --call 'broker.*' --publish orders --consume 'berlin.*'
     """  # noqa: D301 - click reads the escape
+    scopes = {name: tuple(filter(None, flags[name])) for name in ("call", "publish", "consume") if flags[name]}
     key = Key(
         secrets.token_bytes(32),
         id,
         algorithm=cast("Algorithm", algorithm),
-        not_before=_moment("--not-before", moments["not_before"]),
-        not_after=_moment("--not-after", moments["not_after"]),
-        scopes=Scopes(call=patterns) if patterns else Scopes(),
+        not_before=_moment("--not-before", flags["not_before"]),
+        not_after=_moment("--not-after", flags["not_after"]),
+        scopes=Scopes(**scopes),
     )
     _close_new_file()
     click.echo(format_key(key), nl=False)

@@ -18,7 +18,7 @@ import trustme
 from backwater_tornado import Key, KeyRing
 from backwater_tornado.doctor import Examination, examine
 from backwater_tornado.keyfiles import read_keys
-from backwater_tornado.protocol.keys import format_key, parse_keys
+from backwater_tornado.protocol.keys import Scopes, format_key, parse_keys
 from tests.end_to_end.processes import COMMAND, MODULE, PATIENCE, Serving, environment, run
 
 # Real processes, or many seconds: once, on the source tree.
@@ -63,6 +63,14 @@ def test_keygen_fills_a_new_file_and_closes_it(tmp_path: Path) -> None:
     (key,) = read_keys(str(tmp_path / "site.key"))
     assert (key.id, key.scopes.call, key.not_after) == ("berlin", ("tasks.*",), 1_801_353_600.0)
     assert stat.S_IMODE((tmp_path / "site.key").stat().st_mode) == 0o600
+
+
+def test_keygen_bounds_what_a_key_may_do_at_a_broker(tmp_path: Path) -> None:
+    words = ["--call", "broker.*", "--publish", "orders", "--publish", "reports.*", "--consume", ""]
+    (key,) = parse_keys(run(tmp_path, "keygen", *words).stdout)
+    assert key.scopes == Scopes(call=("broker.*",), publish=("orders", "reports.*"), consume=())
+    (other,) = parse_keys(run(tmp_path, "keygen", "--consume", "berlin.*").stdout)
+    assert other.scopes == Scopes(consume=("berlin.*",))
 
 
 def test_keygen_behind_another_key_makes_a_ring_and_keeps_the_mode(tmp_path: Path) -> None:
