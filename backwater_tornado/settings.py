@@ -197,18 +197,19 @@ _DOCTOR = (
     Setting("calls", Kind.WHOLE, "Calls to measure.", 5),
     Setting("body_size", Kind.WHOLE, "The largest body to send, bytes.", 2 << 20),
 )
-_ASKING = (_SECRET, Setting("broker", Kind.TEXT, "The URL of the broker."))
+_ASKED = (_SECRET, Setting("broker", Kind.TEXT, "The URL of the broker."))
 _SERVER = (*settings_of(ListenerOptions), *settings_of(ServerOptions), *settings_of(Limits))
 _CLIENT = (*settings_of(ClientOptions), *settings_of(Limits))
+#: What means nothing where a broker is asked.
+_CALLS_ONLY = ("wire", "media_type", "spread", "rethrow_remote_exceptions", "decode_unsafe_terms")
+_ASKING = (*_ASKED, *(each for each in _CLIENT if each.name not in _CALLS_ONLY))
 
 #: Every command that has settings.
 COMMANDS: Mapping[str, Mapping[str, Setting]] = {
     "serve": _unique((*_SERVE, *_SERVER)),
     "broker": _unique((*_BROKER, *_SERVER)),
     "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions), _ERLANG_NONE)),
-    "send": _unique((*_ASKING, *_CLIENT)),
-    "result": _unique((*_ASKING, *_CLIENT)),
-    **{name: _unique((*_ASKING, *_CLIENT)) for name in ("queues", "purge", "pause", "resume", "dead", "periodic")},
+    **{name: _unique(_ASKING) for name in ("send", "result", "queues", "purge", "pause", "resume", "dead", "periodic")},
     "doctor": _unique((*_DOCTOR, *_CLIENT)),
     "modules": _unique((_MODULES,)),
 }

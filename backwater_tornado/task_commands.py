@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from .app import App
-from .errors import BackwaterError, InvalidOption
+from .errors import BackwaterError, DeadlineExceeded, InvalidOption
 from .flags import SETTINGS_HELP, read_arguments, with_settings
 from .keyfiles import read_keys
 from .options import ClientOptions, Limits
@@ -23,12 +23,14 @@ from .results import AsyncResult
 from .settings import Settings, load
 from .tasks.flows import MAX_MESSAGES
 from .tasks.signatures import Signature, signature
-from .terminal import OK, complain_of, show_value
+from .terminal import NO_ANSWER, OK, complain, complain_of, show_value
 
 
 def connect(settings: Settings) -> App:
     """The application of a command, which is that of `--broker`."""
     options = settings.given(ClientOptions, Limits)
+    if "timeout" in options:  # of one call; waiting for a result is many
+        options["send_timeout"] = options.pop("timeout")
     return App(settings.broker_url(), read_keys(settings["secret_file"]), **options)
 
 
@@ -155,7 +157,11 @@ def result_command(ids: tuple[str, ...], config: str | None, **flags: Any) -> in
 
 def _show(result: AsyncResult[Any], timeout: float | None, *, alone: bool, as_json: bool) -> int:
     """Wait for a task and print what came of it; gives the exit code."""
-    result.get(timeout, propagate=False)
+    try:
+        result.get(timeout, propagate=False)
+    except DeadlineExceeded as error:
+        complain(f"{result.id}: {error}; give it more time with --for", code=error.code, as_json=as_json)
+        return NO_ANSWER
     return _show_known(result, alone=alone, as_json=as_json)
 
 

@@ -37,28 +37,6 @@ class Step:
     is_run: bool
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
-
-
-def pattern_of(call: Canvas, context: Context) -> Publication:
-    """What every run of a periodic task is made of; always the same for the same call.
-
-    With the option `unique` there is no run while the last one goes on, or still waits.
-
-    Raises:
-        InvalidOption: it is a chain or a group, or has options that belong to one sending.
-        Unserializable: an argument.
-    """
-    if not isinstance(call, Signature):
-        raise InvalidOption("a periodic task is one call; let it send those that follow")
-    for option in _OF_ONE:
-        if getattr(call.options, option):
-            raise InvalidOption(f"a periodic task has no option {option!r}, which is for one sending")
-    alone = dataclasses.replace(context, new_id=lambda: "pattern", root="", parent="")
-    return plan_canvas(call, alone).publications[0]
-
-
 def make_entry(name: str, schedule: Schedule, pattern: Publication, now: float) -> Entry:
     """A new entry; its first run comes after now. Raises `InvalidOption`.
 
