@@ -86,6 +86,7 @@ from .errors import (
     WrongAuthority,
 )
 from .exposure import Exposed, Exposure
+from .keyfiles import read_keys
 from .options import Endpoint
 from .protocol.keys import Key, KeyRing, Scopes
 from .results import AsyncResult, AwaitableResult, GroupResult
@@ -217,6 +218,7 @@ __all__ = [
     "current_task",
     "expose",
     "group",
+    "read_keys",
     "routes",
     "signature",
     "start_broker",

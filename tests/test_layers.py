@@ -122,7 +122,7 @@ TABLE: Mapping[str, May] = {
     "doctor": May(f"{CALLING} curl transfers findings", "pycurl"),
     "results": May("errors broker.values tasks", never=IMPURE),
     "app": May("errors broker.values client driving results tasks", "msgspec", never="random secrets socket logging"),
-    "__init__": May("errors options context exposure protocol server client app results tasks broker_server"),
+    "__init__": May("errors options context exposure keyfiles protocol server client app results tasks broker_server"),
     "erlang": May("errors options protocol.erlang", never=IMPURE),
     "testing": May(f"{ALL_OF_OURS} broker_server", "tornado"),
     "loading": May("errors exposure", never=IMPURE.replace("os ", "")),
