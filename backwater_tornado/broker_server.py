@@ -19,13 +19,13 @@ from typing import Any
 from tornado.httpserver import HTTPServer
 
 from .broker.broker import Broker
-from .broker.performers import Performer
 from .broker.stores import open_store
 from .errors import InvalidOption
 from .exposure import Exposed, Exposure
-from .options import DEFAULT_STORE
+from .options import DEFAULT_STORE, Limits, make_options
 from .protocol.keys import Scopes
 from .server import GRACE, Server, start_clear_server, start_tls_server
+from .service import take_options
 
 _NOTHING = Scopes(call=(), publish=(), consume=())
 
@@ -33,8 +33,8 @@ _NOTHING = Scopes(call=(), publish=(), consume=())
 class BrokerServer:
     """A server with a broker behind it, as `start_broker` gives it."""
 
-    def __init__(self, performer: Performer, clock: Callable[[], float], listen: Callable[[Exposed], Server]) -> None:
-        self.broker = Broker(performer, self._scopes, clock)
+    def __init__(self, make: Callable[[Callable[[str], Scopes]], Broker], listen: Callable[[Exposed], Server]) -> None:
+        self.broker = make(self._scopes)
         self.server = listen(Exposed(broker=self.broker))
         self.broker.start()
         self._metrics: HTTPServer | None = None
@@ -100,10 +100,13 @@ async def start_broker(
         raise InvalidOption("Erlang's backwater has no words for a broker: give erlang to a server of its own")
     start: Callable[..., Server] = start_tls_server if "certfile" in options else start_clear_server
     beside = Exposure.of(exposed)  # type: ignore[arg-type]
+    # As JSON has it, the body of a message is a third longer: so half of what an answer may be.
+    largest = make_options(Limits, take_options(dict(options), Limits)).max_encoded_result_size // 2
     performer = open_store(store)
     try:
         broker = BrokerServer(
-            performer, clock, lambda broker: start(secret, [broker, beside], **{"ref": "broker", **options})
+            lambda scopes: Broker(performer, scopes, clock, largest),
+            lambda broker: start(secret, [broker, beside], **{"ref": "broker", **options}),
         )
     except BaseException:
         await performer.close()

@@ -345,6 +345,10 @@ class MalformedBatch(StoreError):
     code, status, title = "malformed_batch", 422, "A packed batch of messages cannot be read"
 
 
+class MessageTooLarge(StoreError):
+    code, status, title = "message_too_large", 413, "The message is larger than the broker could hand out again"
+
+
 class StorageFailed(StoreError):
     code, status, title = "storage_failed", 503, "The broker's medium failed; nothing was done"
     retryable = True

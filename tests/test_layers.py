@@ -74,13 +74,13 @@ TABLE: Mapping[str, May] = {
     "broker.waiting": May("broker.values", never="time os random secrets uuid socket logging"),
     "broker.stores": May("errors broker", never=IMPURE),
     "broker_server": May(
-        "errors options exposure protocol.keys server broker metrics", "tornado", "os random secrets socket"
+        "errors options exposure protocol.keys server service broker metrics", "tornado", "os random secrets socket"
     ),
     "metrics": May("errors broker.values", "tornado prometheus_client", IMPURE.replace(" socket", "")),
     "broker.sqlite_file": May("errors", never="time random secrets uuid asyncio socket logging"),
     "broker.sqlite_store": May("errors broker", "msgspec", never="time random secrets uuid asyncio socket logging"),
     "broker.group_commit": May("errors", never="time os random secrets uuid socket logging"),
-    "tasks": May("errors broker.values protocol.codec tasks", "msgspec", never=IMPURE),
+    "tasks": May("errors broker.bounds broker.values protocol.codec tasks", "msgspec", never=IMPURE),
     "tasks.outcomes": May("errors broker.values protocol.codec protocol.problems tasks", never=IMPURE),
     "tasks.task": May("errors marks results tasks", never=IMPURE),
     "tasks.request": May("errors", "msgspec", never=IMPURE),

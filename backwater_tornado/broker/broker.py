@@ -34,8 +34,10 @@ from backwater_tornado.marks import expose
 from backwater_tornado.protocol.keys import Scopes
 
 from . import operations
+from .bounds import Count, Life, Moment, Name, Span
 from .performers import Performer
 from .permissions import Permissions, check, target
+from .portions import check_settled, check_sizes, fit, portion, size_of
 from .receivers import Receivers
 from .store import Store
 from .traffic import Traffic
@@ -48,7 +50,6 @@ from .values import (
     Exchange,
     Join,
     Lease,
-    Message,
     Observation,
     Outcome,
     Poll,
@@ -83,6 +84,8 @@ BEATS = 3
 SWEEP_PERIOD = 1.0
 #: Messages in one batch, whatever the credit.
 MAX_CREDIT = 1000
+#: Bytes of one message, and of what goes in one answer.
+LARGEST = 4 << 20
 
 
 class Broker:
@@ -92,6 +95,7 @@ class Broker:
         performer: the store, and how it is asked.
         scopes: what a key may do, by its id; None: everybody may do everything. See `permissions`.
         clock: Unix seconds.
+        largest: bytes of one message, and of what goes in one answer.
     """
 
     def __init__(
@@ -99,7 +103,9 @@ class Broker:
         performer: Performer,
         scopes: Callable[[str], Scopes] | None = None,
         clock: Callable[[], float] = time.time,
+        largest: int = LARGEST,
     ) -> None:
+        self._largest = largest
         self._performer = performer
         self._may = Permissions(scopes)
         self._clock = clock
@@ -123,7 +129,7 @@ class Broker:
         )
 
     @expose(idempotent=True)
-    async def delete(self, exchanges: list[str], queues: list[str], bindings: list[Binding]) -> int:
+    async def delete(self, exchanges: list[Name], queues: list[Name], bindings: list[Binding]) -> int:
         """Delete by name, with what is in a queue; gives the number of messages dropped."""
         self._may.check_exchanges(exchanges)
         self._may.check_consume(queues)
@@ -132,18 +138,18 @@ class Broker:
         return await self._counted(lambda store, now: store.delete(things, now))
 
     @expose(idempotent=True)
-    async def purge(self, queue: str) -> int:
+    async def purge(self, queue: Name) -> int:
         """Drop what waits in a queue; gives how many that were."""
         self._may.check_consume([queue])
         return await self._counted(lambda store, now: store.purge(queue, now))
 
     @expose(idempotent=True)
-    async def pause(self, queues: list[str]) -> None:
+    async def pause(self, queues: list[Name]) -> None:
         """Hand out nothing more of these queues; what is out may be settled. Raises `UnknownQueue`."""
         await self._set_paused(queues, paused=True)
 
     @expose(idempotent=True)
-    async def resume(self, queues: list[str]) -> None:
+    async def resume(self, queues: list[Name]) -> None:
         """Go on handing out. Raises `UnknownQueue`."""
         await self._set_paused(queues, paused=False)
 
@@ -162,7 +168,9 @@ class Broker:
         With `create`, queues that are missing are made; those of what the joins will publish, too.
         """
         given, joined = _read(publications, list[Publication]), _read([] if joins is None else joins, list[Join])
-        self._may.check_publish([*given, *(each for join in joined for each in operations.joined(join))])
+        everything = [*given, *(each for join in joined for each in operations.joined(join))]
+        self._may.check_publish(everything)
+        check_sizes(everything, self._largest)
         publishing = operations.publish_creating if create else _publish
         found, effects = await self._perform(lambda store, now: publishing(store, given, joined, now))
         self._waiters.wake(effects)
@@ -172,11 +180,11 @@ class Broker:
     def _count_published(self, given: Sequence[Publication], found: Sequence[Published]) -> None:
         taken = [each for each, answer in zip(given, found, strict=True) if answer.state is PublishState.ACCEPTED]
         queues = (name for answer in found if answer.state is PublishState.ACCEPTED for name in answer.queues)
-        size = sum(_size(each.message) for each in taken)
+        size = sum(size_of(each.message) for each in taken)
         self._traffic.published(self._may.caller(), queues, len(taken), size, time.monotonic())
 
     @expose(idempotent=True)
-    async def receive(self, session: str, poll: Poll, wait: float = 0.0, packed: bool = False) -> Batch | bytes:
+    async def receive(self, session: Name, poll: Poll, wait: Span = 0.0, packed: bool = False) -> Batch | bytes:
         """The next messages of a session, at once or within `wait` seconds; what a poll says, see `Poll`."""
         queues = [queue for queue, _ in poll.wants]
         self._may.check_consume(queues)
@@ -195,7 +203,7 @@ class Broker:
                 if waiting.superseded:
                     break
         if batch.deliveries and known.hand_out(batch, self._clock()):
-            size = sum(_size(each.message) for each in batch.deliveries)
+            size = sum(size_of(each.message) for each in batch.deliveries)
             received = (each.queue for each in batch.deliveries)
             self._traffic.received(self._may.caller(), received, size, time.monotonic())
         return pack(batch) if packed else batch
@@ -210,13 +218,15 @@ class Broker:
         self._waiters.wake(effects)
         if poll.held is not None:
             self._receivers.hear(session, self._clock()).keep(poll.confirmed, poll.held)
-        return msgspec.structs.replace(batch, now=self._clock())
+        timed = msgspec.structs.replace(batch, now=self._clock())
+        return portion(timed, poll.confirmed, self._largest)
 
     @expose(idempotent=True)
-    async def settle(self, session: str, settlements: list[Settlement] | bytes) -> list[SettleState]:
+    async def settle(self, session: Name, settlements: list[Settlement] | bytes) -> list[SettleState]:
         """End deliveries of a session, or tell of them; each has its own answer, in order."""
         given = _read(settlements, list[Settlement])
         self._may.check_publish(publication for settlement in given for publication in settlement.then)
+        check_settled(given, self._largest)
         named = self._may.own(session)
         found, effects = await self._perform(lambda store, now: store.settle(named, given, now))
         self._waiters.wake(effects)
@@ -236,14 +246,14 @@ class Broker:
         self._traffic.settled(self._may.caller(), ended, acked, time.monotonic())
 
     @expose(idempotent=True)
-    async def cancel(self, ids: list[str], outcome: Outcome) -> None:
+    async def cancel(self, ids: list[Name], outcome: Outcome) -> None:
         """End messages wherever they are: those that wait at once, those that run are marked for their session."""
         self._waiters.wake(await self._perform(lambda store, now: store.cancel(ids, outcome, now)))
 
     # Sessions --------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
-    async def open_session(self, session: str, ttl: float = TTL, about: bytes = b"") -> None:
+    async def open_session(self, session: Name, ttl: Life = TTL, about: bytes = b"") -> None:
         """A receiver, which holds what it receives for as long as it is heard of within `ttl` seconds.
 
         Args:
@@ -256,7 +266,7 @@ class Broker:
         self._receivers.open(made.id, ttl, about, self._clock())
 
     @expose(idempotent=True)
-    async def close_session(self, session: str) -> None:
+    async def close_session(self, session: Name) -> None:
         """What it holds goes back at once."""
         named = self._may.own(session)
         self._receivers.forget(named)
@@ -268,7 +278,7 @@ class Broker:
         return self._receivers.list(self._owner(), self._clock())
 
     @expose(idempotent=True)
-    async def leased(self, session: str | None = None) -> list[Lease]:
+    async def leased(self, session: Name | None = None) -> list[Lease]:
         """What is out, of one session of the caller's, or of all that `sessions` shows; in order of its handing out."""
         named = None if session is None else self._may.own(session)
         owner = self._owner()
@@ -283,7 +293,7 @@ class Broker:
     # Results ---------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
-    async def results(self, ids: list[str], wait: float = 0.0) -> list[Result | None]:
+    async def results(self, ids: list[Name], wait: Span = 0.0) -> list[Result | None]:
         """The last known of each; with `wait`, as soon as one of them is final."""
         until = time.monotonic() + min(wait, MAX_WAIT)
         with self._waiters.awaiting(ids) as waiting:
@@ -296,7 +306,7 @@ class Broker:
                 await waiting.wait(left)
 
     @expose(idempotent=True)
-    async def forget(self, ids: list[str]) -> None:
+    async def forget(self, ids: list[Name]) -> None:
         """Drop results before their time."""
         await self._perform(lambda store, now: store.forget_results(ids, now))
 
@@ -304,7 +314,7 @@ class Broker:
 
     @expose(idempotent=True)
     async def dead_letters(
-        self, queue: str | None = None, after: int = 0, limit: int = 100, brief: bool = False
+        self, queue: Name | None = None, after: Count = 0, limit: Count = 100, brief: bool = False
     ) -> list[DeadLetter]:
         """Messages put aside, in order; the next page is `after` the last number. `brief`: without their bodies."""
         if queue is None:
@@ -313,16 +323,16 @@ class Broker:
             self._may.check_consume([queue])
         bounded = min(limit, MAX_CREDIT)
         found = await self._perform(lambda store, _: store.dead_letters(queue, after, bounded))
-        return [operations.without_body(each) for each in found] if brief else found
+        return [operations.without_body(each) for each in found] if brief else list(fit(found, self._largest))
 
     @expose(idempotent=True)
-    async def replay(self, numbers: list[int]) -> int:
+    async def replay(self, numbers: list[Count]) -> int:
         """Put dead letters back into their queues; gives how many were there."""
         allows = self._dead_allowed()
         return await self._counted(lambda store, now: operations.replay(store, numbers, allows, now))
 
     @expose(idempotent=True)
-    async def drop(self, numbers: list[int]) -> int:
+    async def drop(self, numbers: list[Count]) -> int:
         """Drop dead letters for good; gives how many were there."""
         allows = self._dead_allowed()
         return await self._counted(lambda store, now: operations.drop(store, numbers, allows, now))
@@ -341,12 +351,14 @@ class Broker:
         return [entry for entry in found if allows(target(entry.publication))]
 
     @expose(idempotent=True)
-    async def plan(self, entry: Entry, expected: float | None = None, publish: Publication | None = None) -> bool:
+    async def plan(self, entry: Entry, expected: Moment | None = None, publish: Publication | None = None) -> bool:
         """Write an entry if its `due` is still `expected` (None: there is none of the name); publish in the same step.
 
         Gives False, and does nothing, when somebody else was first: so nothing fires twice.
         """
-        self._may.check_publish([entry.publication, *([] if publish is None else [publish])])
+        both = [entry.publication, *([] if publish is None else [publish])]
+        self._may.check_publish(both)
+        check_sizes(both, self._largest)
         allows = self._may.allows_publish()
 
         def operation(store: Store, now: float) -> tuple[bool, Effects]:
@@ -356,7 +368,7 @@ class Broker:
         return await self._counted(operation)
 
     @expose(idempotent=True)
-    async def unplan(self, name: str) -> bool:
+    async def unplan(self, name: Name) -> bool:
         """Remove an entry; whether there was one."""
         allows = self._may.allows_publish()
 
@@ -369,7 +381,7 @@ class Broker:
     # Looking ---------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
-    async def stats(self, queues: list[str] | None = None) -> list[QueueStats]:
+    async def stats(self, queues: list[Name] | None = None) -> list[QueueStats]:
         """Queues with their limits and numbers: these, or all that the caller may publish to or receive from."""
         allows = self._may.allows_either()
         check(queues or (), allows, "use")
@@ -377,7 +389,7 @@ class Broker:
         return [stats for stats in found if allows(stats.queue.name)]
 
     @expose(idempotent=True)
-    async def rates(self, queues: list[str] | None = None) -> list[QueueRates]:
+    async def rates(self, queues: list[Name] | None = None) -> list[QueueRates]:
         """What went through queues in the last minute, of those that `stats` gives."""
         now = self._clock()
         waited = {
@@ -459,10 +471,6 @@ def _read(given: list[T] | bytes, kind: type[list[T]]) -> list[T]:
         return unpack(given, kind)
     except BodyUndecodable as error:
         raise MalformedBatch(str(error)) from error
-
-
-def _size(message: Message) -> int:
-    return len(message.body) + len(message.headers)
 
 
 def _publish(

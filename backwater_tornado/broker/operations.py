@@ -12,6 +12,7 @@ import msgspec
 
 from backwater_tornado.errors import QueueNotInScope, UnknownQueue
 
+from .bounds import may_be_declared
 from .permissions import Allows, check, target
 from .store import Store
 from .values import (
@@ -73,7 +74,8 @@ def joined(join: Join) -> tuple[Publication, ...]:
 
 
 def _make_queues(store: Store, publications: Iterable[Publication], now: float) -> Effects:
-    names = {each.routing_key for each in publications if each.exchange == DEFAULT_EXCHANGE}
+    keys = {each.routing_key for each in publications if each.exchange == DEFAULT_EXCHANGE}
+    names = set(filter(may_be_declared, keys))
     names -= {stats.queue.name for stats in store.stats(sorted(names), now)}
     return store.declare([Queue(name) for name in sorted(names)], now)
 

@@ -15,10 +15,8 @@ import msgspec
 
 from backwater_tornado.errors import BodyUndecodable
 
-#: Priorities go from 0 to this; higher is sooner.
-MAX_PRIORITY: Final = 255
-#: Characters of a name: of a queue, an exchange, a message, a session.
-MAX_NAME: Final = 255
+from .bounds import Count, Life, Moment, Name, NewName, Priority, Rate, Span, Text
+
 #: The exchange that everybody has: its routing key is the name of a queue.
 DEFAULT_EXCHANGE: Final = ""
 
@@ -31,7 +29,7 @@ ExchangeKind = Literal["direct", "topic", "fanout"]
 class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where messages are published to; bindings say into which queues they go."""
 
-    name: str
+    name: NewName
     kind: ExchangeKind = "direct"
     #: Gone with its last binding.
     auto_delete: bool = False
@@ -40,15 +38,15 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
 class Queue(msgspec.Struct, frozen=True, omit_defaults=True):
     """A queue and its limits; None means none."""
 
-    name: str
+    name: NewName
     #: A higher priority counts as this.
-    max_priority: int = 9
+    max_priority: Priority = 9
     #: A message that waits longer expires; counted from its publication or, if that is later, its `not_before`.
-    message_ttl: float | None = None
+    message_ttl: Span | None = None
     #: Deleted when it had no receiving session and nobody declared it for so long.
-    expires: float | None = None
+    expires: Span | None = None
     #: Messages waiting, delayed ones included.
-    max_length: int | None = None
+    max_length: Count | None = None
     #: What a full queue does: refuse the new message, or drop the one that would be received next.
     overflow: Literal["refuse", "drop_head"] = "refuse"
     #: The session that has it for itself; deleted with it.
@@ -56,11 +54,11 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Deleted when its last receiving session has gone; one that has polled for it is receiving as long as it lives.
     auto_delete: bool = False
     #: A message that comes back after so many deliveries is put aside as dead.
-    max_deliveries: int | None = 20
+    max_deliveries: Count | None = 20
     #: Deliveries out at the same time, over all sessions.
-    max_running: int | None = None
+    max_running: Count | None = None
     #: Deliveries in a second, over all sessions: evenly, with at most a tenth of a second's worth (and one) at once.
-    rate: float | None = None
+    rate: Rate | None = None
     #: Whether what is put aside is kept among the dead; if not, it is dropped (events, replies).
     keep_dead: bool = True
     #: Nothing is handed out.
@@ -72,9 +70,9 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True):
 class Binding(msgspec.Struct, frozen=True, omit_defaults=True):
     """Messages of an exchange whose routing key fits `pattern` go into a queue; see `routing`."""
 
-    exchange: str
-    queue: str
-    pattern: str = ""
+    exchange: Name
+    queue: Name
+    pattern: Name = ""
 
 
 # Messages ------------------------------------------------------------------------------------------------------------
@@ -85,25 +83,25 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
     #: Unique for ever; a second publish with the same id is the first one's repetition. It has the same body, headers,
     #: content type and encoding, exchange and routing key; priority and times may differ, they are often made anew.
-    id: str
+    id: Name
     body: bytes
     #: Encoded by the publisher, for the receiver.
     headers: bytes = b""
-    content_type: str = ""
-    content_encoding: str = ""
-    priority: int = 0
+    content_type: Name = ""
+    content_encoding: Name = ""
+    priority: Priority = 0
     #: Not handed out before; its place is that of its publication all the same.
-    not_before: float | None = None
+    not_before: Moment | None = None
     #: Put aside (reason `expired`) if not handed out by then, or if it comes back later than that.
-    expires: float | None = None
+    expires: Moment | None = None
     #: While a message with this key waits or runs, no other with it is accepted.
-    unique: str | None = None
+    unique: Name | None = None
     #: The key is free after this in any case.
-    unique_until: float | None = None
+    unique_until: Moment | None = None
     #: The joins that its end counts for, once for each.
-    joins: tuple[str, ...] = ()
+    joins: tuple[Name, ...] = ()
     #: How long its result is kept; None: it has none.
-    keep_result: float | None = None
+    keep_result: Span | None = None
 
 
 def replaced(message: Message, by: Message) -> Message:
@@ -117,12 +115,12 @@ class Publication(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message on its way into queues."""
 
     message: Message
-    routing_key: str
-    exchange: str = DEFAULT_EXCHANGE
+    routing_key: Name
+    exchange: Name = DEFAULT_EXCHANGE
     #: Seconds from its publication, by the broker's clock: until its `not_before`, and until it expires. What a join or
     #: a settlement publishes is published then. They go before the message's own moments.
-    delay: float = 0.0
-    lifetime: float | None = None
+    delay: Span = 0.0
+    lifetime: Span | None = None
 
 
 def timed(publication: Publication, now: float) -> Publication:
@@ -146,13 +144,13 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True):
     if one of them has. Messages that end before the join is known are counted when it comes.
     """
 
-    id: str
-    size: int
+    id: Name
+    size: Count
     then: tuple[Publication, ...]
     #: Instead of `then` when one of them failed; None: `then` in any case.
     otherwise: tuple[Publication, ...] | None = None
     #: Forgotten after this if it has not come together by then.
-    expires: float | None = None
+    expires: Moment | None = None
 
 
 class PublishState(StrEnum):
@@ -184,7 +182,7 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     #: Of the key that opened it; no other may use it.
     owner: str
-    ttl: float = 30.0
+    ttl: Life = 30.0
 
 
 class Poll(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -194,13 +192,13 @@ class Poll(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     #: Queues, in order of preference, with how many more messages are wanted from each at most.
-    wants: tuple[tuple[str, int], ...]
+    wants: tuple[tuple[Name, Count], ...]
     #: Messages wanted in all, at most.
-    credit: int
+    credit: Count
     #: The number of the last batch that arrived; an older one makes the store hand out the last batch again.
-    confirmed: int = 0
+    confirmed: Count = 0
     #: The deliveries that it still holds, of confirmed batches; any other goes back. None: not told.
-    held: tuple[int, ...] | None = None
+    held: tuple[Count, ...] | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -250,9 +248,9 @@ class Verdict(StrEnum):
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a message's end, or of its way there; the body is opaque."""
 
-    state: str
+    state: Name
     body: bytes = b""
-    content_type: str = ""
+    content_type: Name = ""
     #: It counts as failed for a join.
     failed: bool = False
 
@@ -260,18 +258,18 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 class Settlement(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a session says of one delivery."""
 
-    token: int
+    token: Count
     verdict: Verdict = Verdict.ACK
     outcome: Outcome | None = None
     #: For KEEP: it has begun, and must not begin again. If it comes back, other than for a retry, it is put aside as
     #: dead (reason `lost`).
     once: bool = False
     #: For REQUEUE and RETURN: not handed out again before so many seconds have passed.
-    delay: float = 0.0
+    delay: Span = 0.0
     #: For REQUEUE: what goes back in its place, with the id, the unique key and the joins of the first.
     replacement: Message | None = None
     #: For REJECT and PARK.
-    reason: str = ""
+    reason: Text = ""
     #: Published in the same transaction (links, the next of a chain).
     then: tuple[Publication, ...] = ()
 
@@ -332,8 +330,8 @@ class QueueStats(msgspec.Struct, frozen=True, omit_defaults=True):
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the schedule: what is published next, and when. What repeats it is in `spec`, opaque to the store."""
 
-    name: str
-    due: float
+    name: Name
+    due: Moment
     publication: Publication
     spec: bytes = b""
 

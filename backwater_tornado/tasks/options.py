@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from backwater_tornado.broker.values import MAX_NAME, MAX_PRIORITY
+from backwater_tornado.broker.bounds import MAX_NAME, MAX_PRIORITY
 from backwater_tornado.errors import InvalidOption
 
 
