@@ -8,7 +8,6 @@ Rule: pure. Who looks at entries, and writes them, is `periodic`'s.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +17,6 @@ from backwater_tornado.broker.values import Entry, Publication
 from backwater_tornado.errors import InvalidOption
 
 from .schedule import Schedule, decode_schedule, encode_schedule, following, next_after
-from .signatures import Canvas, Signature
-from .workflow import Context, plan_canvas
 
 #: Characters of an entry's name; the rest of a message's id is for the moment.
 MAX_NAME: Final = 200
