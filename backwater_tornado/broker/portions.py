@@ -1,7 +1,8 @@
 """How much goes in one answer: what is handed out has to fit into it, or its receiver would be stuck for ever.
 
-The store bounds what it hands out at once, and does not know how large an answer may be here. A batch that is too large goes in portions. Its receiver confirms each by the highest token in it; the store, which
-knows of no portions, gives the rest of the batch again, with what was confirmed, and that is left out here.
+The store bounds what it hands out at once, and does not know how large an answer may be here. A batch that is too
+large goes in portions. Its receiver confirms each by the highest token in it; the store, which knows of no portions,
+gives the rest of the batch again, with what was confirmed, and that is left out here.
 
 Rule: at least one in each portion; so no message may be larger than a portion.
 """

@@ -34,6 +34,10 @@ class Step:
     is_run: bool
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
+
+
 def make_entry(name: str, schedule: Schedule, pattern: Publication, now: float) -> Entry:
     """A new entry; its first run comes after now. Raises `InvalidOption`.
 
