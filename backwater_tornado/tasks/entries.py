@@ -22,8 +22,6 @@ from .schedule import Schedule, decode_schedule, encode_schedule, following, nex
 MAX_NAME: Final = 200
 #: How far the clocks of two workers may be apart, seconds: what one has planned no other takes for a mistake then.
 SKEW: Final = 300.0
-#: Options of one sending, which is made once; links, too, have ids that are made when it is sent.
-_OF_ONE: Final = ("task_id", "eta", "expires_at", "unique_for", "link", "link_error")
 
 
 @dataclass(frozen=True, slots=True)
