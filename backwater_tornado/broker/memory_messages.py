@@ -430,7 +430,11 @@ class Messages:
         self.joins.sweep(now)
         self.results.sweep(now)
         for forgotten in self._forgetting.due(now):
-            del self._known[forgotten]
+            kept = self.results.until(forgotten)
+            if kept is None:
+                del self._known[forgotten]
+            else:
+                self._forgetting.set(forgotten, kept)
 
     def next_due(self) -> list[float | None]:
         """When the next of each kind is due."""

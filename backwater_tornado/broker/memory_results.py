@@ -36,6 +36,11 @@ class Results:
         found = self._results.get(id)
         return found[0] if found is not None and now < found[0].at + found[1] else None
 
+    def until(self, id: str) -> float | None:
+        """How long the result is kept, if there is one."""
+        found = self._results.get(id)
+        return None if found is None else found[0].at + found[1]
+
     def forget(self, ids: Iterable[str]) -> None:
         """Drop them."""
         for forgotten in ids:

@@ -6,56 +6,31 @@ Rule: told that something has ended, these say what follows from it; they neithe
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from .sqlite_rows import chosen
-from .values import Join, Outcome, Publication, Result
+from .sqlite_columns import chosen, shorten, unpack_outcome
+from .values import Join, Publication, Result
 
-_OUTCOME: Final = msgspec.msgpack.Decoder(Outcome)
 _JOIN: Final = msgspec.msgpack.Decoder(Join)
 _encode: Final = msgspec.msgpack.Encoder().encode
-
-
-def pack_outcome(outcome: Outcome) -> bytes:
-    """An outcome for a column."""
-    return _encode(outcome)
-
-
-def unpack_outcome(packed: bytes) -> Outcome:
-    """The outcome again."""
-    return _OUTCOME.decode(packed)
 
 
 # Results
 
 
-def write_result(db: sqlite3.Connection, result: Result, keep: float | None) -> bool:
-    """Keep a result for so long, unless a final one is there; whether it is new."""
-    if keep is None:
-        return False
-    written = db.execute(
-        "INSERT INTO results VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome,"
-        " final = excluded.final, at = excluded.at, until = excluded.until WHERE NOT final OR until <= excluded.at",
-        (result.id, _encode(result.outcome), result.final, result.at, result.at + keep),
+def read_results(db: sqlite3.Connection, ids: Sequence[str], now: float) -> list[Result | None]:
+    """The result of each of these, if it has not expired."""
+    select = (
+        "SELECT id, outcome, final, at FROM messages JOIN results USING (number) WHERE results.until > ? AND short IN"
     )
-    return written.rowcount > 0
-
-
-def read_results(db: sqlite3.Connection, ids: Iterable[str], now: float) -> dict[str, Result]:
-    """The results of these that have not expired."""
-    select = "SELECT id, outcome, final, at FROM results WHERE until > ? AND id IN"
-    return {
-        name: Result(name, _OUTCOME.decode(outcome), bool(final), at)
-        for name, outcome, final, at in chosen(db, select, (now,), ids)
+    found = {
+        name: Result(name, unpack_outcome(outcome), bool(final), at)
+        for name, outcome, final, at in chosen(db, select, (now,), map(shorten, ids))
     }
-
-
-def forget_results(db: sqlite3.Connection, ids: Iterable[str]) -> None:
-    """Drop them."""
-    db.executemany("DELETE FROM results WHERE id = ?", [(name,) for name in ids])
+    return [found.get(name) for name in ids]
 
 
 # Unique keys

@@ -13,9 +13,9 @@ from typing import Final
 
 from backwater_tornado.errors import SessionGone, SessionTaken
 
-from . import sqlite_ends as ends
+from .sqlite_columns import chosen, unpack, unpack_outcome
 from .sqlite_messages import Messages, Reason
-from .sqlite_rows import CONTENT, COPY, Copy, Line, chosen, delivery
+from .sqlite_rows import Copy, Line
 from .sqlite_schema import LEASED, READY
 from .store import BATCH_BYTES
 from .values import Batch, Delivery, Poll, Queue, Session, Settlement, SettleState, Verdict
@@ -27,8 +27,6 @@ BURST: Final = 0.1
 _AT_ONCE: Final = 250
 #: Tokens that a store may give away while it is open.
 ERA: Final = 1 << 32
-
-_LEASES: Final = f"SELECT {COPY}, {CONTENT} FROM copies c JOIN contents x USING (seq)"
 
 
 def open_session(messages: Messages, session: Session) -> None:
@@ -53,7 +51,6 @@ def end_session(messages: Messages, session: str) -> None:
     for name in [name for name, spec in rows.topology.queues.items() if spec.exclusive == session]:
         messages.delete(name)
     leases = rows.find(f"c.state = {LEASED} AND c.session = ? ORDER BY c.token", session)
-    rows.learn(copy.id for copy in leases)
     for copy in leases:
         messages.come_back(copy)
     left = rows.db.execute("SELECT queue FROM receivers WHERE session = ?", (session,)).fetchall()
@@ -112,7 +109,6 @@ class Leases:
             self._take_back(poll.confirmed, frozenset(poll.held))
         messages.promote()
         lines = self._attend(poll)
-        rows.flush()
         deliveries = self._last_batch() if poll.confirmed < self._batch else []
         if not deliveries:
             deliveries = self._lease(lines, poll.credit)
@@ -147,11 +143,7 @@ class Leases:
     def _last_batch(self) -> list[Delivery]:
         """What is left of it."""
         where = f"c.state = {LEASED} AND c.session = ? AND c.token > ? ORDER BY c.token"
-        select = f"{_LEASES} WHERE {where}"
-        return [
-            delivery(Copy(*row[:-2]), *row[-2:])
-            for row in self._rows.db.execute(select, (self._session, self._confirmed))
-        ]
+        return [_delivery(*found) for found in self._rows.find_with_content(where, self._session, self._confirmed)]
 
     def _cancelled(self) -> tuple[int, ...]:
         where = f"state = {LEASED} AND session = ? AND cancelled ORDER BY token"
@@ -177,18 +169,17 @@ class Leases:
         return batch
 
     def _take(self, line: Line, spec: Queue, room: int, token: int) -> list[Delivery]:
-        select = f"{_LEASES} WHERE c.queue = ? AND c.state = {READY} ORDER BY c.rank, c.seq LIMIT ?"
+        where = f"c.queue = ? AND c.state = {READY} ORDER BY c.rank, c.seq LIMIT ?"
         taken: list[Delivery] = []
         now = self._messages.now
         while line.ready and len(taken) < room and self._bytes:
-            self._rows.flush()
             copies = []
-            for row in self._rows.db.execute(select, (line.name, min(room - len(taken), _AT_ONCE))).fetchall():
-                copy = Copy(*row[:-2])
+            limit = min(room - len(taken), _AT_ONCE)
+            for copy, envelope, body in self._rows.find_with_content(where, line.name, limit):
                 if copy.expires is not None and copy.expires <= now:
                     self._messages.expire(copy)
                     continue
-                size = len(row[-1])
+                size = len(body)
                 if size > self._bytes < BATCH_BYTES:
                     self._bytes = 0
                     break
@@ -197,7 +188,7 @@ class Leases:
                 token += 1
                 copy.token, copy.state = token, LEASED
                 copies.append(copy)
-                taken.append(delivery(copy, *row[-2:]))
+                taken.append(_delivery(copy, envelope, body))
             line.ready -= len(copies)
             line.leased += len(copies)
             line.delivered += len(copies)
@@ -211,7 +202,6 @@ class Leases:
         rows = self._rows
         tokens = [settlement.token for settlement in settlements]
         held = rows.held(self._session, tokens)
-        rows.learn(copy.id for copy in held.values())
         strange = (token for token in tokens if token not in held)
         settled = {token for (token,) in chosen(rows.db, "SELECT token FROM settled WHERE token IN", (), strange)}
         new = []
@@ -252,15 +242,29 @@ class Leases:
             self._put_aside(copy, settlement)
 
     def _put_aside(self, copy: Copy, settlement: Settlement) -> None:
-        messages, cancelled = self._messages, self._rows.sure(copy.id).cancelled
+        messages, cancelled = self._messages, copy.known.cancelled
         spec = self._rows.spec(copy.queue)
         messages.release(copy)
         if settlement.verdict is Verdict.PARK and cancelled is not None:
-            outcome = ends.unpack_outcome(cancelled)
+            outcome = unpack_outcome(cancelled)
             messages.end(copy, outcome, outcome.failed)
         else:
             reason: Reason = "rejected" if settlement.verdict is Verdict.REJECT else "parked"
             messages.bury(copy, reason, settlement.reason, settlement.outcome, spec=spec)
+
+
+def _delivery(copy: Copy, envelope: bytes, body: bytes) -> Delivery:
+    """A leased copy as it is handed out."""
+    publication = unpack(copy.known.id, envelope, body)
+    return Delivery(
+        copy.token or 0,
+        copy.queue,
+        publication.message,
+        publication.exchange,
+        publication.routing_key,
+        copy.count,
+        copy.published,
+    )
 
 
 def room(line: Line, spec: Queue, wanted: int, now: float) -> int:

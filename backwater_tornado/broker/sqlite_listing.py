@@ -8,14 +8,15 @@ from typing import Final
 
 import msgspec
 
-from .sqlite_rows import chosen, unpack
+from .sqlite_columns import chosen, unpack
+from .sqlite_rows import CONTENT
 from .values import DeadLetter, Queue, QueueStats
 
 _QUEUE: Final = msgspec.msgpack.Decoder(Queue)
 
-_DEAD: Final = """
-SELECT d.number, d.queue, c.id, x.envelope, x.body, d.reason, d.detail, d.at, c.count
-FROM dead d JOIN copies c USING (seq) JOIN contents x USING (seq)
+_DEAD: Final = f"""
+SELECT d.number, d.queue, m.id, {CONTENT}, d.reason, d.detail, d.at, c.count
+FROM dead d CROSS JOIN copies c USING (seq) CROSS JOIN messages m ON m.number = c.message
 """
 
 _COUNTS: Final = """

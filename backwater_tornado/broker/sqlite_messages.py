@@ -18,7 +18,8 @@ import msgspec
 from msgspec.structs import replace
 
 from . import sqlite_ends as ends
-from .sqlite_rows import Copy, Known, Line, Rows, pack, pack_names, unpack, unpack_names
+from .sqlite_columns import pack, pack_outcome, unpack, unpack_names, unpack_outcome
+from .sqlite_rows import Copy, Known, Line, Rows
 from .sqlite_schema import DEAD, DELAYED, LEASED, PARKED, READY
 from .values import (
     Effects,
@@ -29,7 +30,6 @@ from .values import (
     Published,
     PublishState,
     Queue,
-    Result,
     replaced,
     timed,
 )
@@ -44,10 +44,9 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 def digest_of(publication: Publication) -> bytes:
     """What tells another message of the same id."""
     message = publication.message
-    around = message.headers, message.content_type, message.content_encoding
-    digest = hashlib.blake2b(_encode((*around, publication.exchange, publication.routing_key)), digest_size=16)
-    digest.update(message.body)
-    return digest.digest()
+    routing = publication.exchange, publication.routing_key
+    around = _encode((message.headers, message.content_type, message.content_encoding, *routing))
+    return hashlib.blake2b(around + message.body, digest_size=16).digest()
 
 
 class Messages:
@@ -117,7 +116,6 @@ class Messages:
         waiting = self.rows.find(f"c.queue = ? AND c.state = {READY}", line.name) if line.ready else []
         if line.delayed:
             waiting += self.rows.find(f"c.queue = ? AND c.state = {DELAYED}", line.name)
-        self.rows.learn(copy.id for copy in waiting)
         for copy in waiting:
             self._take_out(line, copy)
             self.end(copy, DROPPED, True)
@@ -148,7 +146,7 @@ class Messages:
                 return Published(PublishState.DUPLICATE, unpack_names(known.queues))
             return Published(PublishState.REFUSED, reason="id_of_another_message")
         if known is not None and known.cancelled is not None:
-            self._arrive_ended(publication, digest, ends.unpack_outcome(known.cancelled))
+            self._arrive_ended(publication, digest, unpack_outcome(known.cancelled))
             return Published(PublishState.ACCEPTED)
         queues = rows.topology.route(publication)
         if queues is None:
@@ -162,15 +160,10 @@ class Messages:
             return Published(PublishState.REFUSED, reason="queue_full")
         ends.hold(rows.db, message.unique, message.id, message.unique_until)
         first = rows.next_seq(len(queues))
-        known = Known(first, message.id, digest, pack_names(queues), len(queues), len(queues), len(queues))
-        known.unique_key, known.joins = message.unique, pack_names(message.joins)
-        rows.introduce(known)
-        envelope = pack(publication)
-        for place, spec in enumerate(specs):
-            copy = Copy(
-                first + place, message.id, spec.name, READY, 0, self.now, self.now, None, message.keep_result, 0, None
-            )
-            self._arrive(copy, spec, message, envelope)
+        known = rows.introduce(first, publication, digest, queues)
+        for seq, spec in enumerate(specs, first):
+            copy = Copy(seq, spec.name, READY, 0, self.now, self.now, None, message.keep_result, 0, None, 0, known)
+            self._arrive(copy, spec, message)
         return Published(PublishState.ACCEPTED, queues)
 
     def _is_full(self, spec: Queue) -> bool:
@@ -179,7 +172,7 @@ class Messages:
         line = self.rows.there(spec.name)
         return line.ready + line.delayed >= spec.max_length
 
-    def _arrive(self, copy: Copy, spec: Queue, message: Message, envelope: bytes) -> None:
+    def _arrive(self, copy: Copy, spec: Queue, message: Message) -> None:
         line = self.rows.there(spec.name)
         line.published += 1
         dropping = spec.overflow == "drop_head"
@@ -188,11 +181,11 @@ class Messages:
             self.bury(head, "dropped")
         self._place(copy, spec, message)
         if dropping and self._is_full(spec):  # there is room for none
-            self.rows.insert(copy, envelope, message.body)
+            self.rows.insert(copy)
             self.bury(copy, "dropped")
             return
         self._wait(line, copy)
-        self.rows.insert(copy, envelope, message.body)
+        self.rows.insert(copy)
         self.wake(spec.name)
 
     def _next_to_drop(self, line: Line) -> Copy | None:
@@ -230,10 +223,10 @@ class Messages:
         self.rows.durable = True
         cancelled = self.rows.known(message.id)
         number = self.rows.next_seq(1) if cancelled is None else cancelled.number
-        known = Known(number, message.id, digest, until=self._until)
-        known.unique_key, known.joins = message.unique, pack_names(message.joins)
-        self.rows.introduce(known)
-        self._tell(message.id, message.keep_result, outcome, True)
+        known = self.rows.introduce(number, publication, digest, ())
+        known.until = self._until
+        self.rows.change(known)
+        self._tell(known, message.keep_result, outcome, True)
         self._count(known, outcome.failed)
 
     # Leaving the queue, and coming back
@@ -251,11 +244,11 @@ class Messages:
 
     def come_back(self, copy: Copy, delay: float = 0.0, replacement: Message | None = None) -> None:
         """Put what was leased into its old place."""
-        known = self.rows.sure(copy.id)
+        known = copy.known
         spec = self.rows.spec(copy.queue)
         line = self.release(copy)
         if known.cancelled is not None:
-            cancelled = ends.unpack_outcome(known.cancelled)
+            cancelled = unpack_outcome(known.cancelled)
             self.end(copy, cancelled, cancelled.failed)
         elif line.deleted:
             self.end(copy, DROPPED, True)
@@ -274,7 +267,7 @@ class Messages:
             copy.due = self.now
             self._wait(self.rows.there(copy.queue), copy)
         else:
-            publication = unpack(copy.id, *self.rows.content(copy))
+            publication = unpack(copy.known.id, *self.rows.content(copy))
             if replacement is not None:
                 publication = replace(publication, message=replaced(publication.message, replacement))
                 copy.count, copy.keep_result = 0, replacement.keep_result
@@ -293,18 +286,20 @@ class Messages:
 
     def tell(self, copy: Copy, outcome: Outcome, final: bool) -> None:
         """Write a result, if the message keeps it and it is not final yet."""
-        self._tell(copy.id, copy.keep_result, outcome, final)
+        self._tell(copy.known, copy.keep_result, outcome, final)
 
-    def _tell(self, id: str, keep: float | None, outcome: Outcome, final: bool) -> None:
-        if keep is not None and ends.write_result(self.rows.db, Result(id, outcome, final, self.now), keep):
-            self._results.add(id)
+    def _tell(self, known: Known, keep: float | None, outcome: Outcome, final: bool) -> None:
+        if keep is None:
+            return
+        if self.rows.tell(known, pack_outcome(outcome), final, self.now, self.now + keep):
+            self._results.add(known.id)
             self.rows.durable = True
 
     def end(self, copy: Copy, outcome: Outcome | None, failed: bool) -> None:
         """A copy is gone."""
         if outcome is not None:
             self.tell(copy, outcome, True)
-        known = self.rows.sure(copy.id)
+        known = copy.known
         if copy.state != DEAD:
             self._end_one(known, failed)
         self.rows.delete(copy)
@@ -331,7 +326,7 @@ class Messages:
         if outcome is not None:
             self.tell(copy, outcome, not parked)
         if not parked:
-            self._end_one(self.rows.sure(copy.id), True)
+            self._end_one(copy.known, True)
         copy.state = PARKED if parked else DEAD
         self.rows.write(copy)
         line = self.rows.line(copy.queue)
@@ -362,9 +357,10 @@ class Messages:
         rows = self.rows
         known = rows.known(id)
         if known is None:
-            known = Known(rows.next_seq(1), id, None, until=self._until)
-            rows.introduce(known)
-        packed = known.cancelled or ends.pack_outcome(outcome)
+            known = rows.expect(id)
+            known.until = self._until
+            rows.change(known)
+        packed = known.cancelled or pack_outcome(outcome)
         if known.digest is None:
             known.cancelled = packed
             rows.change(known)
@@ -408,10 +404,10 @@ class Messages:
         copy = self.rows.dead(number)
         if copy is None or copy.queue not in self.rows.topology.queues:
             return False
-        known = self.rows.sure(copy.id)
-        publication = unpack(copy.id, *self.rows.content(copy))
+        known = copy.known
+        publication = unpack(known.id, *self.rows.content(copy))
         self._exhume(copy)
-        ends.forget_results(self.rows.db, [known.id])
+        self.rows.forget_results([known.number])
         if copy.state == DEAD:
             known.cancelled = known.cancelled if known.going else None
             known.going += 1
@@ -422,7 +418,7 @@ class Messages:
         message = replace(publication.message, not_before=None, expires=None)
         again = replace(copy, seq=self.rows.next_seq(1), published=self.now, due=self.now, count=0)
         self._enter(again, message)
-        self.rows.insert(again, pack(replace(publication, message=message)), message.body, replayed=True)
+        self.rows.insert_replayed(again, pack(replace(publication, message=message)), message.body)
         self.wake(copy.queue)
         return True
 
@@ -455,7 +451,6 @@ class Messages:
         """All that time brings to messages and queues."""
         db, now = self.rows.db, self.now
         expired = self.rows.find("c.state < 2 AND c.expires IS NOT NULL AND c.expires <= ? ORDER BY c.expires", now)
-        self.rows.learn(copy.id for copy in expired)
         for copy in expired:
             self.expire(copy)
         self.promote()

@@ -6,35 +6,37 @@ places calls `flush` before, so that the database knows of the new ones.
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 
+from .sqlite_columns import chosen, pack, pack_names, shorten
 from .sqlite_schema import LEASED
 from .sqlite_topology import Topology
-from .values import Delivery, Message, Publication, Queue
+from .values import Publication, Queue
 
-#: Values in one list of a statement.
-_CHUNK: Final = 64
-
-COPY: Final = (
-    "c.seq, c.id, c.queue, c.state, c.rank, c.published, c.due, c.expires, c.keep_result, c.count, c.token, c.once"
-)
-CONTENT: Final = "x.envelope, x.body"
-_COPIES: Final = f"SELECT {COPY} FROM copies c"
-_KNOWN: Final = "number, id, digest, queues, copies, going, kept, failed, cancelled, unique_key, joins, until"
+_COPY: Final = "c.seq, c.queue, c.state, c.rank, c.published, c.due, c.expires, c.keep_result, c.count, c.token, c.once"
+_KNOWN: Final = "number, id, short, digest, queues, copies, going, kept, failed, cancelled, unique_key, joins, until"
+_KNOWN_SIZE: Final = _KNOWN.count(",") + 1
+_KNOWN_OF_COPY: Final = ", ".join(f"m.{column}" for column in _KNOWN.split(", "))
+#: A message's content, unless the copy has its own.
+CONTENT: Final = "coalesce(c.envelope, m.envelope), coalesce(c.body, m.body)"
+#: A copy, always found before its message.
+OF_MESSAGE: Final = "copies c CROSS JOIN messages m ON m.number = c.message"
+_COPIES: Final = f"SELECT {_COPY}, {_KNOWN_OF_COPY} FROM {OF_MESSAGE}"
+_CONTENTS: Final = f"SELECT {_COPY}, {_KNOWN_OF_COPY}, {CONTENT} FROM {OF_MESSAGE}"
 _LINE: Final = "name, deleted, expires, next_at, ready, delayed, leased, dead, published, delivered, acked"
 
 
 class Known(msgspec.Struct):
-    """A row of `ids`."""
+    """A row of `messages`, without the content."""
 
     number: int
     id: str
+    short: int
     digest: bytes | None
     queues: bytes | None = None
     copies: int = 0
@@ -51,7 +53,6 @@ class Copy(msgspec.Struct):
     """A row of `copies`, without what only a statement looks at."""
 
     seq: int
-    id: str
     queue: str
     state: int
     rank: int
@@ -61,7 +62,8 @@ class Copy(msgspec.Struct):
     keep_result: float | None
     count: int
     token: int | None
-    once: int = 0
+    once: int
+    known: Known
 
 
 class Line(msgspec.Struct):
@@ -80,109 +82,57 @@ class Line(msgspec.Struct):
     acked: int
 
 
-class _Envelope(msgspec.Struct, array_like=True):
-    """A publication without the message's id and body."""
-
-    exchange: str
-    routing_key: str
-    headers: bytes
-    content_type: str
-    content_encoding: str
-    priority: int
-    not_before: float | None
-    expires: float | None
-    unique: str | None
-    unique_until: float | None
-    joins: tuple[str, ...]
-    keep_result: float | None
-
-
 _NEXT: Final = """
-SELECT 1 + max((SELECT coalesce(max(seq), 0) FROM copies), (SELECT coalesce(max(number), 0) FROM ids))
+SELECT 1 + max((SELECT coalesce(max(seq), 0) FROM copies), (SELECT coalesce(max(number), 0) FROM messages))
 """
 
-_encode: Final = msgspec.msgpack.Encoder().encode
-_ENVELOPE: Final = msgspec.msgpack.Decoder(_Envelope)
+_INTRODUCE: Final = """
+INSERT OR REPLACE INTO messages
+(number, id, short, digest, queues, copies, going, kept, unique_key, joins, envelope, body)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?6, ?7, ?8, ?9, ?10)
+"""
+_INSERT: Final = """
+INSERT INTO copies (seq, message, queue, state, rank, published, due, expires, keep_result)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_WRITE: Final = """
+UPDATE copies SET state = ?, rank = ?, due = ?, expires = ?, keep_result = ?, count = ?, token = NULL, session = NULL,
+cancelled = 0, once = 0 WHERE seq = ?
+"""
+_LEASE: Final = f"UPDATE copies SET state = {LEASED}, count = ?, token = ?, session = ? WHERE seq = ?"
+_CHANGE: Final = "UPDATE messages SET going = ?, kept = ?, failed = ?, cancelled = ?, until = ? WHERE number = ?"
+#: A message of which nothing is here any more has no content.
+_LEAVE: Final = """
+UPDATE messages SET going = ?, kept = ?, failed = ?, cancelled = ?, until = ?, envelope = NULL, body = NULL
+WHERE number = ?
+"""
+#: A final result is never changed, as long as it is kept.
+_TELL: Final = """
+INSERT INTO results VALUES (?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET outcome = excluded.outcome,
+final = excluded.final, at = excluded.at, until = excluded.until WHERE NOT final OR until <= excluded.at
+"""
+_COUNTED: Final = """
+UPDATE queues SET name = ?, deleted = ?, expires = ?, next_at = ?, ready = ?, delayed = ?, leased = ?, dead = ?,
+published = ?, delivered = ?, acked = ? WHERE name = ?
+"""
+#: A message is known as long as its result is.
+_OUTLIVE: Final = """
+UPDATE messages SET until = (SELECT until FROM results r WHERE r.number = messages.number)
+WHERE until <= :now AND EXISTS (SELECT 1 FROM results r WHERE r.number = messages.number AND r.until > :now)
+"""
+
 _QUEUE: Final = msgspec.msgpack.Decoder(Queue)
-_NAMES: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
-def pack(publication: Publication) -> bytes:
-    """All of a publication but its message's id and body."""
-    message = publication.message
-    return _encode(
-        (
-            publication.exchange,
-            publication.routing_key,
-            message.headers,
-            message.content_type,
-            message.content_encoding,
-            message.priority,
-            message.not_before,
-            message.expires,
-            message.unique,
-            message.unique_until,
-            message.joins,
-            message.keep_result,
-        )
-    )
+class Cache:
+    """What is known of a database from one operation to the next; not to be trusted once anything was rolled back."""
 
-
-def unpack(id: str, envelope: bytes, body: bytes) -> Publication:
-    """The publication again."""
-    found = _ENVELOPE.decode(envelope)
-    message = Message(
-        id,
-        body,
-        found.headers,
-        found.content_type,
-        found.content_encoding,
-        found.priority,
-        found.not_before,
-        found.expires,
-        found.unique,
-        found.unique_until,
-        found.joins,
-        found.keep_result,
-    )
-    return Publication(message, found.routing_key, found.exchange)
-
-
-def pack_names(names: tuple[str, ...]) -> bytes | None:
-    """Names for a column; None for none."""
-    return _encode(names) if names else None
-
-
-def unpack_names(packed: bytes | None) -> tuple[str, ...]:
-    """The names again."""
-    return _NAMES.decode(packed) if packed is not None else ()
-
-
-def delivery(copy: Copy, envelope: bytes, body: bytes) -> Delivery:
-    """A leased copy as it is handed out."""
-    publication = unpack(copy.id, envelope, body)
-    return Delivery(
-        copy.token or 0,
-        copy.queue,
-        publication.message,
-        publication.exchange,
-        publication.routing_key,
-        copy.count,
-        copy.published,
-    )
-
-
-def _shorten(id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=6).digest(), "big", signed=True)
-
-
-def chosen(db: sqlite3.Connection, select: str, first: Sequence[Any], values: Iterable[Any]) -> Iterator[Any]:
-    """The rows of a SELECT that ends in `IN`, for any number of values, by statements that are prepared once."""
-    left = iter(values)
-    while chunk := list(islice(left, _CHUNK)):
-        size = 1 if len(chunk) == 1 else _CHUNK
-        marks = ",".join("?" * size)
-        yield from db.execute(f"{select} ({marks})", (*first, *chunk, *([None] * (size - len(chunk)))))
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.topology: Final = Topology(db)
+        self.next_seq: int = db.execute(_NEXT).fetchone()[0]
+        self.lines: Final[dict[str, Line]] = {}
+        #: The lines as they were written last.
+        self.written: Final[dict[str, tuple[Any, ...]]] = {}
 
 
 class Rows:
@@ -192,68 +142,106 @@ class Rows:
         durable: whether a change concerns more than transient queues, so that it must not be lost.
     """
 
-    def __init__(self, db: sqlite3.Connection, topology: Topology) -> None:
+    def __init__(self, db: sqlite3.Connection, cache: Cache) -> None:
         self.db: Final = db
-        self.topology: Final = topology
+        self.topology: Final = cache.topology
         self.durable = False
-        self._known: Final[dict[str, Known | None]] = {}
-        self._introduced: Final[dict[str, Known]] = {}
-        self._changed: Final[dict[str, Known]] = {}
+        self._cache: Final = cache
+        self._by_id: Final[dict[str, Known | None]] = {}
+        self._shorts: Final[dict[str, int]] = {}
+        self._by_number: Final[dict[int, Known]] = {}
+        self._introduced: list[tuple[Any, ...]] = []
+        self._changed: Final[dict[int, Known]] = {}
         self._lines: Final[dict[str, Line]] = {}
-        self._next_seq = 0
         self._copies: list[tuple[Any, ...]] = []
-        self._contents: list[tuple[Any, ...]] = []
         self._written: list[tuple[Any, ...]] = []
         self._gone: list[tuple[int]] = []
+        self._told: list[tuple[Any, ...]] = []
 
     # Messages
 
     def learn(self, ids: Iterable[str]) -> None:
         """Read what is known of these at once."""
-        missing = [name for name in dict.fromkeys(ids) if name not in self._known]
-        wanted = set(missing)
-        self._known.update(dict.fromkeys(wanted))
-        for row in chosen(self.db, f"SELECT {_KNOWN} FROM ids WHERE short IN", (), map(_shorten, missing)):
-            if row[1] in wanted:  # another id may be shortened to the same
-                self._known[row[1]] = Known(*row)
+        missing = {name: shorten(name) for name in ids if name not in self._by_id}
+        self._by_id.update(dict.fromkeys(missing))
+        self._shorts.update(missing)
+        for row in chosen(self.db, f"SELECT {_KNOWN} FROM messages WHERE short IN", (), missing.values()):
+            if row[1] in self._by_id:  # another id may be shortened to the same
+                self._remember(row)
+
+    def _remember(self, row: Sequence[Any]) -> Known:
+        """What the row of a message says, unless that is known already and perhaps changed."""
+        known = self._by_number.get(row[0])
+        if known is None:
+            known = self._by_number[row[0]] = self._by_id[row[1]] = Known(*row[:_KNOWN_SIZE])
+        return known
 
     def known(self, id: str) -> Known | None:
         """What is known of a message."""
-        if id not in self._known:
+        if id not in self._by_id:
             self.learn([id])
-        return self._known[id]
-
-    def sure(self, id: str) -> Known:
-        """What is known of a message that is there."""
-        known = self.known(id)
-        assert known is not None, id
-        return known
+        return self._by_id[id]
 
     def forget(self, now: float) -> None:
-        """Forget the ids whose time is over."""
-        self.db.execute("DELETE FROM ids WHERE until <= ?", (now,))
-        self._known.clear()
+        """Forget the messages whose time is over."""
+        self.db.execute(_OUTLIVE, {"now": now})
+        self.db.execute("DELETE FROM messages WHERE until <= ?", (now,))
+        self._by_id.clear()
+        self._by_number.clear()
 
     def change(self, known: Known) -> None:
         """Have it written."""
-        if known.id not in self._introduced:
-            self._changed[known.id] = known
+        self._changed[known.number] = known
 
-    def introduce(self, known: Known) -> None:
-        """Have a new one written, or in the place of one that was cancelled before it came."""
-        self._known[known.id] = self._introduced[known.id] = known
-        self._changed.pop(known.id, None)
+    def introduce(self, number: int, publication: Publication, digest: bytes, queues: tuple[str, ...]) -> Known:
+        """A new message, or in the place of one that was cancelled before it came; into these queues."""
+        message, size = publication.message, len(queues)
+        content = (pack(publication), message.body) if queues else (None, None)
+        known = Known(number, message.id, self._shorts[message.id], digest, pack_names(queues), size, size, size)
+        known.unique_key, known.joins = message.unique, pack_names(message.joins)
+        identity = number, known.id, known.short, digest, known.queues, size
+        self._introduced.append((*identity, known.unique_key, known.joins, *content))
+        self._by_id[known.id] = self._by_number[number] = known
+        return known
+
+    def expect(self, id: str) -> Known:
+        """A message that has yet to come."""
+        short = self._shorts[id]
+        known = Known(self.next_seq(1), id, short, None)
+        self._introduced.append((known.number, id, short, None, None, 0, None, None, None, None))
+        self._by_id[id] = self._by_number[known.number] = known
+        return known
+
+    # Results
+
+    def tell(self, known: Known, outcome: bytes, final: bool, at: float, until: float) -> bool:
+        """Have a result written, unless a final one is there; whether it is new."""
+        row = known.number, outcome, final, at, until
+        if known.copies > 1:  # another copy's may be there
+            return self.db.execute(_TELL, row).rowcount > 0
+        self._told.append(row)
+        return True
+
+    def forget_results(self, numbers: Iterable[int]) -> None:
+        """Drop the results of these messages."""
+        self.flush()
+        self.db.executemany("DELETE FROM results WHERE number = ?", [(number,) for number in numbers])
 
     # Queues
 
     def line(self, name: str) -> Line | None:
         """A queue, if it is there, or is deleted with deliveries out."""
         line = self._lines.get(name)
+        if line is not None:
+            return line
+        line = self._cache.lines.get(name)
         if line is None:
             row = self.db.execute(f"SELECT {_LINE} FROM queues WHERE name = ?", (name,)).fetchone()
             if row is None:
                 return None
-            line = self._lines[name] = Line(*row)
+            line = self._cache.lines[name] = Line(*row)
+            self._cache.written[name] = row
+        self._lines[name] = line
         return line
 
     def there(self, name: str) -> Line:
@@ -280,29 +268,34 @@ class Rows:
 
     def drop_line(self, name: str) -> None:
         """A queue is gone for good."""
-        self._lines.pop(name, None)
+        for lines in (self._lines, self._cache.lines, self._cache.written):
+            lines.pop(name, None)
         self.db.execute("DELETE FROM queues WHERE name = ?", (name,))
 
     # Copies
 
     def next_seq(self, copies: int) -> int:
         """The next place in the order of publication, with room for so many."""
-        if not self._next_seq:
-            (self._next_seq,) = self.db.execute(_NEXT).fetchone()
-        self._next_seq += copies
-        return self._next_seq - copies
+        self._cache.next_seq += copies
+        return self._cache.next_seq - copies
 
     def _concern(self, queue: str) -> None:
         if not self.durable:
             spec = self.topology.queues.get(queue)
             self.durable = spec is None or not spec.transient
 
-    def insert(self, copy: Copy, envelope: bytes, body: bytes, *, replayed: bool = False) -> None:
-        """A new copy."""
+    def insert(self, copy: Copy) -> None:
+        """A new copy of a message."""
         self._concern(copy.queue)
-        self._contents.append((copy.seq, envelope, body))
-        times = copy.published, copy.due, copy.expires, copy.keep_result, copy.count
-        self._copies.append((copy.seq, copy.id, copy.queue, copy.state, copy.rank, *times, replayed))
+        times = copy.published, copy.due, copy.expires, copy.keep_result
+        self._copies.append((copy.seq, copy.known.number, copy.queue, copy.state, copy.rank, *times))
+
+    def insert_replayed(self, copy: Copy, envelope: bytes, body: bytes) -> None:
+        """A new copy of a message that has others before it, with a content of its own."""
+        self.insert(copy)
+        self.flush()
+        replay = "UPDATE copies SET replayed = 1, envelope = ?, body = ? WHERE seq = ?"
+        self.db.execute(replay, (envelope, body, copy.seq))
 
     def delete(self, copy: Copy) -> None:
         """A copy is gone."""
@@ -320,10 +313,7 @@ class Rows:
         """These, of one queue, are in a session's hands."""
         if copies:
             self._concern(queue)
-        self.db.executemany(
-            f"UPDATE copies SET state = {LEASED}, count = ?, token = ?, session = ? WHERE seq = ?",
-            [(copy.count, copy.token, session, copy.seq) for copy in copies],
-        )
+        self.db.executemany(_LEASE, [(copy.count, copy.token, session, copy.seq) for copy in copies])
 
     def begin_once(self, copy: Copy) -> None:
         """Its receiver has begun, and nobody may again."""
@@ -340,9 +330,9 @@ class Rows:
 
     def copies_of(self, known: Known) -> list[Copy]:
         """All that are left of a message, in their order."""
-        where = "c.id = ? AND c.seq BETWEEN ? AND ? AND NOT c.replayed"
-        first = self.find(where, known.id, known.number, known.number + known.copies - 1)
-        return first + self.find("c.id = ? AND c.replayed = 1 ORDER BY c.seq", known.id)
+        where = "c.message = ? AND c.seq BETWEEN ? AND ? AND NOT c.replayed"
+        first = self.find(where, known.number, known.number, known.number + known.copies - 1)
+        return first + self.find("c.message = ? AND c.replayed = 1 ORDER BY c.seq", known.number)
 
     def dead(self, number: int) -> Copy | None:
         """The copy of that number among the dead."""
@@ -351,75 +341,74 @@ class Rows:
     def content(self, copy: Copy) -> tuple[bytes, bytes]:
         """Envelope and body of a copy."""
         self.flush()
-        found: tuple[bytes, bytes] = self.db.execute(
-            "SELECT envelope, body FROM contents WHERE seq = ?", (copy.seq,)
-        ).fetchone()
+        select = f"SELECT {CONTENT} FROM {OF_MESSAGE} WHERE c.seq = ?"
+        found: tuple[bytes, bytes] = self.db.execute(select, (copy.seq,)).fetchone()
         return found
 
     def replace(self, copy: Copy, envelope: bytes, body: bytes) -> None:
         """Another content for a copy."""
         self.flush()
-        self.db.execute("UPDATE contents SET envelope = ?, body = ? WHERE seq = ?", (envelope, body, copy.seq))
+        self.db.execute("UPDATE copies SET envelope = ?, body = ? WHERE seq = ?", (envelope, body, copy.seq))
 
     def find(self, where: str, *values: Any) -> list[Copy]:
         """The copies for which this holds."""
         self.flush()
-        return [Copy(*row) for row in self.db.execute(f"{_COPIES} WHERE {where}", values)]
+        return [self._copy(row) for row in self.db.execute(f"{_COPIES} WHERE {where}", values)]
 
     def find_one(self, where: str, *values: Any) -> Copy | None:
         """The first copy for which this holds."""
         found = self.find(f"{where} LIMIT 1", *values)
         return found[0] if found else None
 
+    def find_with_content(self, where: str, *values: Any) -> list[tuple[Copy, bytes, bytes]]:
+        """The copies for which this holds, with envelope and body."""
+        self.flush()
+        rows = self.db.execute(f"{_CONTENTS} WHERE {where}", values).fetchall()
+        return [(self._copy(row), row[-2], row[-1]) for row in rows]
+
     def held(self, session: str, tokens: Iterable[int]) -> dict[int, Copy]:
         """Of these deliveries, those that the session has."""
         self.flush()
         where = f"{_COPIES} WHERE c.state = {LEASED} AND c.session = ? AND c.token IN"
-        return {row[10]: Copy(*row) for row in chosen(self.db, where, (session,), tokens)}
+        return {row[9]: self._copy(row) for row in chosen(self.db, where, (session,), tokens)}
+
+    def _copy(self, row: tuple[Any, ...]) -> Copy:
+        return Copy(*(*row[:11], self._remember(row[11:])))
 
     # The end
 
     def flush(self) -> None:
-        """Write the copies, so that statements see them."""
+        """Write the copies and their messages, so that statements see them."""
+        db = self.db
+        if self._introduced:
+            db.executemany(_INTRODUCE, self._introduced)
+            self._introduced = []
         if self._copies:
-            self.db.executemany("INSERT INTO contents VALUES (?, ?, ?)", self._contents)
-            self.db.executemany(
-                "INSERT INTO copies"
-                " (seq, id, queue, state, rank, published, due, expires, keep_result, count, replayed)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                self._copies,
-            )
-            self._copies, self._contents = [], []
+            db.executemany(_INSERT, self._copies)
+            self._copies = []
         if self._written:
-            self.db.executemany(
-                "UPDATE copies SET state = ?, rank = ?, due = ?, expires = ?, keep_result = ?, count = ?, token = NULL,"
-                " session = NULL, cancelled = 0, once = 0 WHERE seq = ?",
-                self._written,
-            )
+            db.executemany(_WRITE, self._written)
             self._written = []
         if self._gone:
-            self.db.executemany("DELETE FROM copies WHERE seq = ?", self._gone)
-            self.db.executemany("DELETE FROM contents WHERE seq = ?", self._gone)
+            db.executemany("DELETE FROM copies WHERE seq = ?", self._gone)
             self._gone = []
+        if self._told:
+            db.executemany(_TELL, self._told)
+            self._told = []
 
     def finish(self) -> None:
         """Write all that has changed."""
         self.flush()
-        if self._introduced:
-            self.db.executemany(
-                f"INSERT OR REPLACE INTO ids (short, {_KNOWN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [(_shorten(known.id), *msgspec.structs.astuple(known)) for known in self._introduced.values()],
-            )
-            self._introduced.clear()
-        if self._changed:
-            self.db.executemany(
-                "UPDATE ids SET going = ?, kept = ?, failed = ?, cancelled = ?, until = ? WHERE number = ?",
-                [(it.going, it.kept, it.failed, it.cancelled, it.until, it.number) for it in self._changed.values()],
-            )
-            self._changed.clear()
-        if self._lines:
-            self.db.executemany(
-                "UPDATE queues SET name = ?, deleted = ?, expires = ?, next_at = ?, ready = ?, delayed = ?, leased = ?,"
-                " dead = ?, published = ?, delivered = ?, acked = ? WHERE name = ?",
-                [(*msgspec.structs.astuple(line), line.name) for line in self._lines.values()],
-            )
+        changed: dict[str, list[tuple[Any, ...]]] = {_CHANGE: [], _LEAVE: []}
+        for it in self._changed.values():
+            row = it.going, it.kept, it.failed, it.cancelled, it.until, it.number
+            changed[_CHANGE if it.kept else _LEAVE].append(row)
+        self._changed.clear()
+        for statement, rows in changed.items():
+            if rows:
+                self.db.executemany(statement, rows)
+        for name, line in self._lines.items():
+            counted = astuple(line)
+            if counted != self._cache.written.get(name):
+                self.db.execute(_COUNTED, (*counted, name))
+                self._cache.written[name] = counted

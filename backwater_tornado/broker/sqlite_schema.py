@@ -1,12 +1,12 @@
 """The tables of the store in SQLite, as a list of migrations: what was released is never changed, only added to.
 
-A message is one row of `ids` (what is remembered of it, when it is long gone), and for each queue that it is in one of
-`copies` (what changes) and one of `contents` (what does not, and may be large). `seq` is its place in the order of
+A message is one row of `messages` (which stays without its content when it is gone, as long as it is remembered), and
+for each queue that it is in one of `copies`, which is small, for it changes often. `seq` is its place in the order of
 publication. The indexes are partial, so that each holds only what somebody looks for in it.
 
 Ids come in no order, so each one that is written touches another page of its index. Therefore the index is of short
-numbers made from the ids (ten times as many to a page), and all else of a message is written where its neighbours in
-time are.
+numbers made from the ids (ten times as many to a page), and all else of a message, its result too, is written where its
+neighbours in time are.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CREATE INDEX queues_expires ON queues (expires) WHERE expires IS NOT NULL;
 CREATE TABLE receivers (queue TEXT, session TEXT, PRIMARY KEY (queue, session)) WITHOUT ROWID;
 CREATE INDEX receivers_of_session ON receivers (session);
 
-CREATE TABLE ids (
+CREATE TABLE messages (
     number INTEGER PRIMARY KEY,  -- the place of its first copy; the others come next
     short INTEGER NOT NULL,  -- for the id
     id TEXT NOT NULL,
@@ -53,27 +53,28 @@ CREATE TABLE ids (
     kept INTEGER NOT NULL,  -- copies that are here, the dead ones too
     failed INTEGER NOT NULL DEFAULT 0,
     cancelled BLOB, unique_key TEXT, joins BLOB,
-    until REAL  -- when nothing is here any more: how long it is remembered
+    until REAL,  -- when nothing is here any more: how long it is remembered
+    envelope BLOB, body BLOB
 );
-CREATE INDEX ids_short ON ids (short);
-CREATE INDEX ids_until ON ids (until) WHERE until IS NOT NULL;
+CREATE INDEX messages_short ON messages (short);
+CREATE INDEX messages_until ON messages (until) WHERE until IS NOT NULL;
 
 CREATE TABLE copies (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL, queue TEXT NOT NULL, state INTEGER NOT NULL,
+    seq INTEGER PRIMARY KEY, message INTEGER NOT NULL, queue TEXT NOT NULL, state INTEGER NOT NULL,
     rank INTEGER NOT NULL,  -- the priority, turned round
     published REAL NOT NULL, due REAL NOT NULL, expires REAL, keep_result REAL,
     count INTEGER NOT NULL DEFAULT 0, token INTEGER, session TEXT,
     cancelled INTEGER NOT NULL DEFAULT 0,  -- while it was leased
     once INTEGER NOT NULL DEFAULT 0,  -- its receiver has begun, and nobody may again
-    replayed INTEGER NOT NULL DEFAULT 0  -- its place is not the one in `ids`
+    replayed INTEGER NOT NULL DEFAULT 0,  -- its place is not the one in `messages`
+    envelope BLOB, body BLOB  -- its own, if it has become another message than that
 );
 CREATE INDEX ready ON copies (queue, rank, seq) WHERE state = 0;
 CREATE INDEX delayed ON copies (due) WHERE state = 1;
 CREATE INDEX delayed_of_queue ON copies (queue, due, seq) WHERE state = 1;
 CREATE INDEX leased ON copies (session, token) WHERE state = 2;
 CREATE INDEX expiring ON copies (expires) WHERE expires IS NOT NULL AND state < 2;
-CREATE INDEX replayed ON copies (id) WHERE replayed = 1;
-CREATE TABLE contents (seq INTEGER PRIMARY KEY, envelope BLOB NOT NULL, body BLOB NOT NULL);
+CREATE INDEX replayed ON copies (message) WHERE replayed = 1;
 
 CREATE TABLE uniques (key TEXT PRIMARY KEY, id TEXT NOT NULL, until REAL) WITHOUT ROWID;
 CREATE INDEX uniques_until ON uniques (until) WHERE until IS NOT NULL;
@@ -96,8 +97,9 @@ CREATE TABLE settled (token INTEGER PRIMARY KEY, until REAL NOT NULL);
 CREATE INDEX settled_until ON settled (until);
 
 CREATE TABLE results (
-    id TEXT PRIMARY KEY, outcome BLOB NOT NULL, final INTEGER NOT NULL, at REAL NOT NULL, until REAL NOT NULL
-) WITHOUT ROWID;
+    number INTEGER PRIMARY KEY,  -- of its message
+    outcome BLOB NOT NULL, final INTEGER NOT NULL, at REAL NOT NULL, until REAL NOT NULL
+);
 CREATE INDEX results_until ON results (until);
 CREATE TABLE dead (
     number INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL UNIQUE, queue TEXT NOT NULL,

@@ -23,9 +23,9 @@ from .sqlite_file import SqliteFile
 from .sqlite_leases import Leases, end_session, open_session, restart
 from .sqlite_listing import count_queues, list_dead
 from .sqlite_messages import Messages
-from .sqlite_rows import Rows
+from .sqlite_rows import OF_MESSAGE, Cache, Rows
 from .sqlite_schema import LEASED, MIGRATIONS
-from .sqlite_topology import Thing, Topology
+from .sqlite_topology import Thing
 from .store import REMEMBER
 from .values import (
     Batch,
@@ -55,8 +55,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 #: What has been done, and when, as far as it shows: for a clock that was set back while nothing was open.
 _LATEST: Final = """
-SELECT max((SELECT coalesce(max(until), -9e999) FROM ids WHERE until IS NOT NULL) - :remember,
-    (SELECT coalesce(max(until), -9e999) FROM settled) - :remember,
+SELECT max((SELECT coalesce(max(until), -9e999) FROM settled) - :remember,
     (SELECT coalesce(max(expires - ttl), -9e999) FROM sessions),
     coalesce((SELECT published FROM copies ORDER BY seq DESC LIMIT 1), -9e999))
 """
@@ -70,7 +69,7 @@ SELECT (SELECT min(due) FROM copies WHERE state = 1),
     (SELECT min(expires) FROM queues WHERE expires IS NOT NULL),
     (SELECT min(until) FROM joins WHERE until IS NOT NULL),
     (SELECT min(until) FROM uniques WHERE until IS NOT NULL),
-    (SELECT min(until) FROM ids WHERE until IS NOT NULL),
+    (SELECT min(until) FROM messages WHERE until IS NOT NULL),
     (SELECT min(until) FROM results),
     (SELECT min(until) FROM settled)
 """
@@ -80,7 +79,7 @@ _AWAITED: Final = 5
 _SET_BACK: Final = (
     "UPDATE sessions SET expires = :now + ttl WHERE expires > :now + ttl",
     "UPDATE settled SET until = :now + :remember WHERE until > :now + :remember",
-    "UPDATE ids SET until = :now + :remember WHERE until > :now + :remember",
+    "UPDATE messages SET until = :now + :remember WHERE until > :now + :remember",
     "UPDATE joins SET until = :now + :remember WHERE until > :now + :remember",
     "UPDATE results SET until = :now + until - at, at = :now WHERE at > :now",
 )
@@ -99,7 +98,7 @@ class SqliteStore:
     def __init__(self, path: str | os.PathLike[str], remember: float = REMEMBER) -> None:
         self._remember: Final = remember
         self._file: Final = SqliteFile(path, MIGRATIONS)
-        self._topology: Topology | None = None
+        self._cache: Cache | None = None
         self._undone = 0
         #: Queues whose rate held back a poll.
         self._held_back: dict[str, float] = {}
@@ -116,18 +115,18 @@ class SqliteStore:
     def _operation(self, now: float, *, durable: bool = True) -> Iterator[Messages]:
         """One operation; `durable` unless it finds out that it concerns transient queues only."""
         with self._file.writing(durable=durable) as db:
-            messages = Messages(Rows(db, self._topology_in(db)), now, self._remember)
+            messages = Messages(Rows(db, self._cache_of(db)), now, self._remember)
             yield messages
             messages.finish()
             if messages.rows.durable:
                 self._file.make_durable()
         self._latest = max(self._latest, now)
 
-    def _topology_in(self, db: sqlite3.Connection) -> Topology:
-        if self._topology is None or self._undone != self._file.undone:
-            self._topology = Topology(db)
+    def _cache_of(self, db: sqlite3.Connection) -> Cache:
+        if self._cache is None or self._undone != self._file.undone:
+            self._cache = Cache(db)
             self._undone = self._file.undone
-        return self._topology
+        return self._cache
 
     # Topology
 
@@ -253,13 +252,14 @@ class SqliteStore:
     def results(self, ids: Sequence[str], now: float) -> list[Result | None]:
         """See `Store.results`."""
         with self._file.reading() as db:
-            found = ends.read_results(db, ids, now)
-        return [found.get(message) for message in ids]
+            return ends.read_results(db, ids, now)
 
     def forget_results(self, ids: Sequence[str], now: float) -> None:
         """See `Store.forget_results`."""
         with self._operation(now) as messages:
-            ends.forget_results(messages.rows.db, ids)
+            messages.rows.learn(ids)
+            known = [messages.rows.known(message) for message in ids]
+            messages.rows.forget_results(found.number for found in known if found is not None)
 
     def dead_letters(self, queue: str | None, after: int, limit: int) -> list[DeadLetter]:
         """See `Store.dead_letters`."""
@@ -321,8 +321,8 @@ class SqliteStore:
 
     def leased(self, session: str | None) -> list[tuple[str, int, str]]:
         """See `Store.leased`."""
-        of = "" if session is None else "AND session = ?"
-        select = f"SELECT session, token, id FROM copies WHERE state = {LEASED} {of} ORDER BY token"
+        of = "" if session is None else "AND c.session = ?"
+        select = f"SELECT c.session, c.token, m.id FROM {OF_MESSAGE} WHERE c.state = {LEASED} {of} ORDER BY c.token"
         with self._file.reading() as db:
             return db.execute(select, () if session is None else (session,)).fetchall()
 

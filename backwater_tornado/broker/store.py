@@ -17,7 +17,8 @@ The life of a message in one queue::
   old place.
 * **Copies.** A publication that is routed into several queues is one message in each; each is delivered and settled
   by itself. It is in all of them or, refused, in none. Its id is remembered for `remember` seconds after its last copy
-  has gone (one among the dead has not): that long a repetition is a DUPLICATE, with the queues of the first.
+  has gone (one among the dead has not), and as long as its result is kept: that long a repetition is a DUPLICATE, with
+  the queues of the first.
 * **Batches** have at most `BATCH_BYTES`, or a single message.
 * **Leases** hang on sessions. The last batch of a session is repeated until a poll confirms it, without what was
   settled meanwhile. A settlement with a token that has passed on is STALE, as is one by another session; one that was

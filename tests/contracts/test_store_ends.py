@@ -114,6 +114,25 @@ def test_a_result_is_kept_as_long_as_its_message_says(hand: Hand) -> None:
     assert hand.state("2") is None
 
 
+def test_a_message_is_known_as_long_as_its_result_is_kept(make_store: MakeStore) -> None:
+    hand = make_store(remember=100.0)
+    hand.queue()
+    hand.open(ttl=10_000.0)
+    hand.put("1", keep_result=500.0)
+    hand.put("2", keep_result=50.0)
+    for delivery in hand.take():
+        hand.settle(delivery, outcome=OK)
+    hand.later(99)
+    assert [it.state for it in hand.send(publication("1"), publication("2"))] == [PublishState.DUPLICATE] * 2
+    hand.later(300)
+    hand.reopen()
+    assert [hand.state("1"), hand.state("2")] == ["SUCCESS", None]
+    duplicate, accepted = hand.send(publication("1"), publication("2"))
+    assert (duplicate.state, accepted.state) == (PublishState.DUPLICATE, PublishState.ACCEPTED)
+    hand.later(102)
+    assert hand.send(publication("1"))[0].state is PublishState.ACCEPTED
+
+
 def test_a_result_from_the_future_is_kept_no_longer_for_it(hand: Hand) -> None:
     hand.put("1", "2", keep_result=1000.0)
     hand.open(ttl=10.0**9)

@@ -119,7 +119,7 @@ def busy(store: SqliteStore) -> None:
 
 
 #: Tables that grow with the work.
-LARGE = {"copies", "contents", "ids", "results", "settled", "uniques", "members", "dead", "c", "x", "d"}
+LARGE = {"copies", "messages", "results", "settled", "uniques", "members", "dead", "c", "m", "d"}
 
 
 def test_no_statement_walks_through_a_table_that_grows(store: SqliteStore, path: Path) -> None:
@@ -147,7 +147,7 @@ def test_no_statement_walks_through_a_table_that_grows(store: SqliteStore, path:
 
 
 def test_ids_that_are_shortened_to_the_same_are_told_apart(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_rows, "_shorten", lambda name: 7)
+    monkeypatch.setattr(sqlite_rows, "shorten", lambda name: 7)
     ids = [str(number) for number in range(5)]
     assert {it.state for it in store.publish([publication(name) for name in ids], NOW)[0]} == {PublishState.ACCEPTED}
     assert {it.state for it in store.publish([publication(name) for name in ids], NOW)[0]} == {PublishState.DUPLICATE}
