@@ -225,8 +225,6 @@ class Line:
         return wanted
 
     def _allowance(self, rate: float, now: float) -> int:
-        if rate <= 0:
-            return 0
         # A poll that comes late loses nothing, up to BURST. And never later than one message from now: the clock may
         # have been set back, or the rate raised.
         self.next_at = min(max(self.next_at, now - BURST), now + 1 / rate)

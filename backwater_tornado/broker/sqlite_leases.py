@@ -279,8 +279,6 @@ def room(line: Line, spec: Queue, wanted: int, now: float) -> int:
 
 
 def _allowance(line: Line, rate: float, now: float) -> int:
-    if rate <= 0:
-        return 0
     # Never later than one message from now: the clock may have been set back, or the rate raised.
     line.next_at = min(max(line.next_at, now - BURST), now + 1 / rate)
     return int((now - line.next_at) * rate + 1e-6) + 1 if line.next_at <= now else 0

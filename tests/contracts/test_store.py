@@ -789,14 +789,6 @@ def test_a_deleted_queue_is_not_named_when_its_rate_would_let_it_go_on(hand: Han
     assert hand.later(2) == Effects()
 
 
-def test_a_rate_of_nothing_hands_out_nothing(hand: Hand) -> None:
-    hand.queue(rate=0.0)
-    hand.put("1")
-    assert hand.ids() == []
-    hand.queue()
-    assert hand.ids() == ["1"]
-
-
 # Deliveries ----------------------------------------------------------------------------------------------------------
 
 

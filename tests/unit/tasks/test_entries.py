@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from backwater_tornado.broker.values import MAX_NAME, Entry, Message, Publication
+from backwater_tornado.broker.bounds import MAX_NAME
+from backwater_tornado.broker.values import Entry, Message, Publication
 from backwater_tornado.errors import InvalidOption
 from backwater_tornado.tasks.entries import SKEW, Step, make_entry, publication_of, renew, step_of
 from backwater_tornado.tasks.schedule import Cron, Every, Schedule, encode_schedule
