@@ -26,11 +26,12 @@ BURST: Final = 0.1
 #: Messages read at once: their bodies may be large, and too many for a batch.
 _AT_ONCE: Final = 250
 #: Tokens that a store may give away while it is open.
-ERA: Final = 1 << 32
+ERA: Final = 1 << 40
 
 
 def open_session(messages: Messages, session: Session) -> None:
     """See `Store.open_session`."""
+    messages.rows.forget_receiver(session.id)
     db = messages.rows.db
     row = db.execute("SELECT owner FROM sessions WHERE id = ?", (session.id,)).fetchone()
     if row is not None and row[0] != session.owner:
@@ -48,6 +49,7 @@ def end_session(messages: Messages, session: str) -> None:
     if not rows.db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount:
         return
     rows.durable = True
+    rows.forget_receiver(session)
     for name in [name for name, spec in rows.topology.queues.items() if spec.exclusive == session]:
         messages.delete(name)
     leases = rows.find(f"c.state = {LEASED} AND c.session = ? ORDER BY c.token", session)
@@ -63,11 +65,9 @@ def end_session(messages: Messages, session: str) -> None:
             messages.delete(name)
 
 
-def restart(messages: Messages) -> None:
-    """The store is opened: drop what is transient."""
+def restart(messages: Messages) -> int:
+    """The store is opened: drop what is transient; gives the first token that was never given away."""
     rows = messages.rows
-    # What was leased last may have been lost with the power, and its tokens with it: none is given away twice.
-    rows.db.execute("UPDATE counters SET value = (value / :era + 1) * :era WHERE name = 'token'", {"era": ERA})
     for name in [name for name, spec in rows.topology.queues.items() if spec.transient]:
         for (number,) in rows.db.execute("SELECT number FROM dead WHERE queue = ?", (name,)).fetchall():
             messages.drop(number)
@@ -75,6 +75,9 @@ def restart(messages: Messages) -> None:
         out = f"c.state = {LEASED} AND c.session IN (SELECT id FROM sessions) AND c.queue = ?"
         for copy in rows.find(out, name):
             messages.come_back(copy)
+    era = "UPDATE counters SET value = value + ? WHERE name = 'token' RETURNING value"
+    ((first,),) = rows.db.execute(era, (ERA,)).fetchall()
+    return int(first)
 
 
 class Leases:
@@ -93,31 +96,29 @@ class Leases:
         self.held_back: Final[dict[str, float]] = {}
         #: Room in the batch.
         self._bytes = BATCH_BYTES
-        row = self._rows.db.execute(
-            "UPDATE sessions SET expires = ? + ttl WHERE id = ? RETURNING batch, confirmed", (messages.now, session)
-        ).fetchall()
-        if not row:
+        receiver = self._rows.receiver(session)
+        if receiver is None:
             raise SessionGone
-        self._batch, self._confirmed = row[0]
+        self._receiver: Final = receiver
 
     # Receiving
 
     def receive(self, poll: Poll) -> Batch:
         """See `Store.receive`."""
-        rows, messages = self._rows, self._messages
+        messages = self._messages
         if poll.held is not None:
             self._take_back(poll.confirmed, frozenset(poll.held))
         messages.promote()
         lines = self._attend(poll)
-        deliveries = self._last_batch() if poll.confirmed < self._batch else []
+        receiver = self._receiver
+        deliveries = self._last_batch() if poll.confirmed < receiver.batch else []
         if not deliveries:
             deliveries = self._lease(lines, poll.credit)
-            number = deliveries[-1].token if deliveries else self._batch
-            rows.db.execute(
-                "UPDATE sessions SET batch = ?, confirmed = ? WHERE id = ?", (number, self._batch, self._session)
-            )
-            self._batch = number
-        return Batch(self._batch, tuple(deliveries), self._cancelled())
+            receiver.confirmed = receiver.batch
+            if deliveries:
+                receiver.batch = deliveries[-1].token
+        self._rows.keep_alive(receiver, messages.now)
+        return Batch(receiver.batch, tuple(deliveries), self._cancelled())
 
     def _take_back(self, confirmed: int, held: frozenset[int]) -> None:
         where = f"c.state = {LEASED} AND c.session = ? AND c.token <= ? ORDER BY c.token"
@@ -134,16 +135,16 @@ class Leases:
                 continue
             line = rows.there(name)
             found.append((line, spec, wanted))
-            new = rows.db.execute("INSERT OR IGNORE INTO receivers VALUES (?, ?)", (name, self._session)).rowcount
-            if new:
-                rows.durable = True
+            if rows.attend(self._receiver, name):
                 self._messages.idle(line)
         return found
 
     def _last_batch(self) -> list[Delivery]:
         """What is left of it."""
         where = f"c.state = {LEASED} AND c.session = ? AND c.token > ? ORDER BY c.token"
-        return [_delivery(*found) for found in self._rows.find_with_content(where, self._session, self._confirmed)]
+        return [
+            _delivery(*found) for found in self._rows.find_with_content(where, self._session, self._receiver.confirmed)
+        ]
 
     def _cancelled(self) -> tuple[int, ...]:
         where = f"state = {LEASED} AND session = ? AND cancelled ORDER BY token"
@@ -152,23 +153,17 @@ class Leases:
 
     def _lease(self, lines: list[tuple[Line, Queue, int]], credit: int) -> list[Delivery]:
         batch: list[Delivery] = []
-        db = self._rows.db
-        (token,) = db.execute("SELECT value FROM counters WHERE name = 'token'").fetchone()
-        first = token
         for line, spec, wanted_of_it in lines:
             wanted = min(wanted_of_it, credit - len(batch)) if self._bytes else 0
-            taken = self._take(line, spec, room(line, spec, wanted, self._messages.now), token)
+            taken = self._take(line, room(line, spec, wanted, self._messages.now))
             batch += taken
-            token += len(taken)
             if spec.rate:
                 line.next_at += len(taken) / spec.rate
                 if len(taken) < wanted and self._rows.is_open(line.name):
                     self.held_back[line.name] = line.next_at
-        if token != first:
-            db.execute("UPDATE counters SET value = ? WHERE name = 'token'", (token,))
         return batch
 
-    def _take(self, line: Line, spec: Queue, room: int, token: int) -> list[Delivery]:
+    def _take(self, line: Line, room: int) -> list[Delivery]:
         where = f"c.queue = ? AND c.state = {READY} ORDER BY c.rank, c.seq LIMIT ?"
         taken: list[Delivery] = []
         now = self._messages.now
@@ -185,8 +180,7 @@ class Leases:
                     break
                 self._bytes = max(0, self._bytes - size)
                 copy.count += 1
-                token += 1
-                copy.token, copy.state = token, LEASED
+                copy.token, copy.state = next(self._rows.tokens), LEASED
                 copies.append(copy)
                 taken.append(_delivery(copy, envelope, body))
             line.ready -= len(copies)
@@ -221,6 +215,7 @@ class Leases:
                 self._messages.follow_up(settlement.then)
             states.append(SettleState.DONE)
         rows.db.executemany("INSERT INTO settled VALUES (?, ?)", new)
+        rows.keep_alive(self._receiver, self._messages.now)
         return states
 
     def _settle(self, copy: Copy, settlement: Settlement) -> None:

@@ -104,7 +104,7 @@ class Messages:
         self.rows.durable = True
         dropped = self.purge(line)
         self.rows.topology.remove_queue(self.rows.db, name)
-        self.rows.db.execute("DELETE FROM receivers WHERE queue = ?", (name,))
+        self.rows.drop_receivers(name)
         line.published = line.delivered = line.acked = 0
         line.expires, line.deleted = None, 1
         if not line.leased:
@@ -435,7 +435,7 @@ class Messages:
 
     def promote(self) -> None:
         """Let what is due be received."""
-        for copy in self.rows.find(f"c.state = {DELAYED} AND c.due <= ?", self.now):
+        for copy in self.rows.due(self.now):
             line = self.rows.there(copy.queue)
             self._take_out(line, copy)
             self._wait(line, copy)

@@ -7,14 +7,14 @@ places calls `flush` before, so that the database knows of the new ones.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec.structs import astuple
 
 from .sqlite_columns import chosen, pack, pack_names, shorten
-from .sqlite_schema import LEASED
+from .sqlite_schema import DELAYED, LEASED
 from .sqlite_topology import Topology
 from .values import Publication, Queue
 
@@ -124,12 +124,26 @@ WHERE until <= :now AND EXISTS (SELECT 1 FROM results r WHERE r.number = message
 _QUEUE: Final = msgspec.msgpack.Decoder(Queue)
 
 
+class Receiver(msgspec.Struct):
+    """A row of `sessions`, without what only a statement looks at."""
+
+    id: str
+    ttl: float
+    batch: int
+    confirmed: int
+    #: Of the queues that it receives from, some.
+    queues: set[str]
+
+
 class Cache:
     """What is known of a database from one operation to the next; not to be trusted once anything was rolled back."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.topology: Final = Topology(db)
         self.next_seq: int = db.execute(_NEXT).fetchone()[0]
+        #: No delayed message is due before; None: it is not known.
+        self.next_due: float | None = None
+        self.receivers: Final[dict[str, Receiver]] = {}
         self.lines: Final[dict[str, Line]] = {}
         #: The lines as they were written last.
         self.written: Final[dict[str, tuple[Any, ...]]] = {}
@@ -142,7 +156,8 @@ class Rows:
         durable: whether a change concerns more than transient queues, so that it must not be lost.
     """
 
-    def __init__(self, db: sqlite3.Connection, cache: Cache) -> None:
+    def __init__(self, db: sqlite3.Connection, cache: Cache, tokens: Iterator[int]) -> None:
+        self.tokens: Final = tokens
         self.db: Final = db
         self.topology: Final = cache.topology
         self.durable = False
@@ -272,6 +287,43 @@ class Rows:
             lines.pop(name, None)
         self.db.execute("DELETE FROM queues WHERE name = ?", (name,))
 
+    # Receivers
+
+    def receiver(self, session: str) -> Receiver | None:
+        """A session that is open."""
+        receiver = self._cache.receivers.get(session)
+        if receiver is None:
+            select = "SELECT id, ttl, batch, confirmed FROM sessions WHERE id = ?"
+            row = self.db.execute(select, (session,)).fetchone()
+            if row is None:
+                return None
+            receiver = self._cache.receivers[session] = Receiver(*(*row, set()))
+        return receiver
+
+    def keep_alive(self, receiver: Receiver, now: float) -> None:
+        """Write what is known of a session that was heard of."""
+        write = "UPDATE sessions SET expires = ?, batch = ?, confirmed = ? WHERE id = ?"
+        self.db.execute(write, (now + receiver.ttl, receiver.batch, receiver.confirmed, receiver.id))
+
+    def forget_receiver(self, session: str) -> None:
+        """Its row changes, or goes."""
+        self._cache.receivers.pop(session, None)
+
+    def attend(self, receiver: Receiver, queue: str) -> bool:
+        """A session receives from a queue from now on; whether that is new."""
+        if queue in receiver.queues:
+            return False
+        receiver.queues.add(queue)
+        new = self.db.execute("INSERT OR IGNORE INTO receivers VALUES (?, ?)", (queue, receiver.id)).rowcount > 0
+        self.durable |= new
+        return new
+
+    def drop_receivers(self, queue: str) -> None:
+        """Nobody receives from a queue any more."""
+        self.db.execute("DELETE FROM receivers WHERE queue = ?", (queue,))
+        for receiver in self._cache.receivers.values():
+            receiver.queues.discard(queue)
+
     # Copies
 
     def next_seq(self, copies: int) -> int:
@@ -284,9 +336,15 @@ class Rows:
             spec = self.topology.queues.get(queue)
             self.durable = spec is None or not spec.transient
 
+    def _await(self, copy: Copy) -> None:
+        next_due = self._cache.next_due
+        if copy.state == DELAYED and next_due is not None and copy.due < next_due:
+            self._cache.next_due = copy.due
+
     def insert(self, copy: Copy) -> None:
         """A new copy of a message."""
         self._concern(copy.queue)
+        self._await(copy)
         times = copy.published, copy.due, copy.expires, copy.keep_result
         self._copies.append((copy.seq, copy.known.number, copy.queue, copy.state, copy.rank, *times))
 
@@ -305,6 +363,7 @@ class Rows:
     def write(self, copy: Copy) -> None:
         """A copy that was there has changed; it is in no session's hands."""
         self._concern(copy.queue)
+        self._await(copy)
         self._written.append(
             (copy.state, copy.rank, copy.due, copy.expires, copy.keep_result, copy.count, copy.seq),
         )
@@ -327,6 +386,17 @@ class Rows:
             "UPDATE copies SET cancelled = 1 WHERE seq = ? RETURNING session", (copy.seq,)
         ).fetchall()
         return str(session)
+
+    def due(self, now: float) -> list[Copy]:
+        """The delayed copies whose moment has come."""
+        if self._cache.next_due is None:
+            self.flush()
+            (next_due,) = self.db.execute(f"SELECT min(due) FROM copies WHERE state = {DELAYED}").fetchone()
+            self._cache.next_due = float("inf") if next_due is None else next_due
+        if self._cache.next_due > now:
+            return []
+        self._cache.next_due = None
+        return self.find(f"c.state = {DELAYED} AND c.due <= ?", now)
 
     def copies_of(self, known: Known) -> list[Copy]:
         """All that are left of a message, in their order."""

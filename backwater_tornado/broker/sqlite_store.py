@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from typing import Final
 
 import msgspec
@@ -100,12 +101,14 @@ class SqliteStore:
         self._file: Final = SqliteFile(path, MIGRATIONS)
         self._cache: Cache | None = None
         self._undone = 0
+        #: Never back: what was rolled back has used them up.
+        self._tokens = count(1)
         #: Queues whose rate held back a poll.
         self._held_back: dict[str, float] = {}
         with self._file.reading() as db:
             (self._latest,) = db.execute(_LATEST, {"remember": remember}).fetchone()
         with self._operation(self._latest) as messages:  # the moment at which what is transient was lost
-            restart(messages)
+            self._tokens = count(restart(messages))
 
     def transaction(self) -> AbstractContextManager[None]:
         """Make one transaction of all operations in the block; see `SqliteFile.transaction`."""
@@ -115,7 +118,7 @@ class SqliteStore:
     def _operation(self, now: float, *, durable: bool = True) -> Iterator[Messages]:
         """One operation; `durable` unless it finds out that it concerns transient queues only."""
         with self._file.writing(durable=durable) as db:
-            messages = Messages(Rows(db, self._cache_of(db)), now, self._remember)
+            messages = Messages(Rows(db, self._cache_of(db), self._tokens), now, self._remember)
             yield messages
             messages.finish()
             if messages.rows.durable:
