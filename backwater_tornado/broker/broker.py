@@ -351,10 +351,13 @@ class Broker:
         return [entry for entry in found if allows(target(entry.publication))]
 
     @expose(idempotent=True)
-    async def plan(self, entry: Entry, expected: Moment | None = None, publish: Publication | None = None) -> bool:
+    async def plan(
+        self, entry: Entry, expected: Moment | None = None, publish: Publication | None = None, create: bool = False
+    ) -> bool:
         """Write an entry if its `due` is still `expected` (None: there is none of the name); publish in the same step.
 
-        Gives False, and does nothing, when somebody else was first: so nothing fires twice.
+        Gives False, and publishes nothing, when somebody else was first: so nothing fires twice. With `create`, queues
+        that are missing are made.
         """
         both = [entry.publication, *([] if publish is None else [publish])]
         self._may.check_publish(both)
@@ -363,6 +366,8 @@ class Broker:
 
         def operation(store: Store, now: float) -> tuple[bool, Effects]:
             operations.check_entry(store, entry.name, allows)
+            if create:
+                return operations.plan_creating(store, entry, expected, now, publish)
             return store.plan(entry, expected, now, publish)
 
         return await self._counted(operation)

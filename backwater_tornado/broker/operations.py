@@ -20,6 +20,7 @@ from .values import (
     Binding,
     DeadLetter,
     Effects,
+    Entry,
     Exchange,
     Join,
     Publication,
@@ -78,6 +79,15 @@ def _make_queues(store: Store, publications: Iterable[Publication], now: float) 
     names = set(filter(may_be_declared, keys))
     names -= {stats.queue.name for stats in store.stats(sorted(names), now)}
     return store.declare([Queue(name) for name in sorted(names)], now)
+
+
+def plan_creating(
+    store: Store, entry: Entry, expected: float | None, now: float, publish: Publication | None
+) -> tuple[bool, Effects]:
+    """As `Store.plan`, and queues that are missing are made: nobody could be told that a run went nowhere."""
+    effects = _make_queues(store, [entry.publication, *([] if publish is None else [publish])], now)
+    planned, more = store.plan(entry, expected, now, publish)
+    return planned, effects | more
 
 
 def check_entry(store: Store, name: str, allows: Allows) -> None:

@@ -108,8 +108,8 @@ def schedule() -> Ask[list[Entry]]:
 
 
 def plan(entry: Entry, expected: float | None = None, publish: Publication | None = None) -> Ask[bool]:
-    """Write an entry if its `due` is still `expected` (None: there is none), and publish."""
-    return Ask("plan", (entry, expected, publish), bool)
+    """Write an entry if its `due` is still `expected` (None: there is none), and publish; missing queues are made."""
+    return Ask("plan", (entry, expected, publish, True), bool)
 
 
 def unplan(name: str) -> Ask[bool]:

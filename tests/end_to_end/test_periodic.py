@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backwater_tornado.app import AsyncApp
-from backwater_tornado.broker.values import Entry, Message, Poll, Publication, Queue, Settlement
+from backwater_tornado.broker.values import Entry, Message, Poll, Publication, Settlement
 from backwater_tornado.periodic import AskedSchedule, Ticker
 from backwater_tornado.tasks import asks
 from backwater_tornado.tasks.entries import make_entry
@@ -36,7 +36,6 @@ def with_workers(
 ) -> None:
     async def main() -> None:
         apps = [AsyncApp(broker.url, broker.secret) for _ in range(WORKERS + 1)]
-        await apps[0].ask(asks.declare(queues=[Queue("jobs")]))
         await apps[0].ask(asks.open_session("reader", 30.0))
         async with asyncio.timeout(30):
             await test(apps[0], [Ticker(AskedSchedule(app.ask), clock=clock) for app in apps[1:]])

@@ -165,6 +165,18 @@ def test_an_entry_fires_once_whoever_else_tries() -> None:
     brokering(test)
 
 
+def test_a_run_goes_into_a_queue_that_nobody_has_made_if_that_was_asked_for() -> None:
+    async def test(broker: Broker, clock: Clock) -> None:
+        nightly = Entry("nightly", 10.0, job("pattern", "reports"))
+        assert await broker.plan(nightly)
+        assert await broker.stats(["reports"]) == []
+        assert await broker.plan(nightly, 10.0, job("a run", "reports"), True)
+        (stats,) = await broker.stats(["reports"])
+        assert stats.ready == 1
+
+    brokering(test)
+
+
 def test_entries_are_for_those_who_may_publish_what_they_do() -> None:
     async def test(broker: Broker, clock: Clock) -> None:
         theirs = Entry("theirs", 10.0, job("a", "secret"))
