@@ -23,12 +23,13 @@ from .broker.values import Entry, unpack
 from .client import AsyncClient, Client
 from .driving import drive, drive_async
 from .errors import InvalidOption
-from .results import AsyncResult, AwaitableResult, make_result
+from .results import AsyncResult, AwaitableResult, make_awaitable, make_result
 from .tasks.asks import Ask
 from .tasks.current import enter_block, leave_block, set_default_sender
 from .tasks.entries import make_entry
 from .tasks.flows import Flow, Nap, revoke_flow, send_flow
 from .tasks.messages import DEFAULT_QUEUE, RESULT_EXPIRES
+from .tasks.options import make_send_options
 from .tasks.outcomes import revoked
 from .tasks.request import TaskRequest, current_task
 from .tasks.schedule import Schedule, schedule_of
@@ -54,6 +55,12 @@ class AppOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: Raise a remote exception as its own class where that is a builtin or one of `exceptions`.
     rethrow_remote_exceptions: bool = False
     exceptions: tuple[type[Exception], ...] = ()
+
+    def __post_init__(self) -> None:
+        make_send_options({"queue": self.queue, "result_expires": self.result_expires})
+        timeout: Any = self.send_timeout
+        if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+            raise InvalidOption(f"send_timeout is a number above 0, not {timeout!r}")
 
 
 class _Application:
@@ -167,7 +174,7 @@ class App(_Application):
         """Send many in as few requests as possible; their results in their order. Errors as `send`."""
         orders = self.plan(canvases)
         self.drive(send_flow(orders))
-        return [make_result(order.result, self) for order in orders]
+        return [make_result(order, self) for order in orders]
 
     def send_task(
         self, name: str, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -237,7 +244,7 @@ class AsyncApp(_Application):
         """See `App.send_many`."""
         orders = self.plan(canvases)
         await self.drive(send_flow(orders))
-        return [AwaitableResult(order.result, self) for order in orders]
+        return [make_awaitable(order, self) for order in orders]
 
     async def send_task(
         self, name: str, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any

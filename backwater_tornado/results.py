@@ -11,17 +11,20 @@ Rule: every question is one line over a flow (`tasks.flows`); what an outcome me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from .broker.values import Result
-from .errors import RemoteError
-from .tasks.flows import Flow, forget_flow, look_flow, revoke_flow, wait_flow
+from .errors import InvalidOption, RemoteError
+from .tasks.flows import Flow, completed_flow, forget_flow, look_flow, revoke_flow, wait_flow
 from .tasks.messages import Inputs, input_ids
 from .tasks.outcomes import error_of, read_outcome, revoked, state_of
 from .tasks.states import FINAL, State
+from .tasks.workflow import Order
 
 T = TypeVar("T")
+H = TypeVar("H")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -88,6 +91,16 @@ class _Known:
             error = error.__cause__ if isinstance(error.__cause__, Exception) else None
         return None if error is None else error.traceback
 
+    @property
+    def progress(self) -> Any:
+        """What it last said of how far it is."""
+        return self.value if self.state is State.PROGRESS else None
+
+    @property
+    def date_done(self) -> float | None:
+        """When it ended."""
+        return self.at if self.state in FINAL else None
+
     def result(self, *, propagate: bool) -> Any:
         """Its result; raises its error if it failed, or gives that in place of it."""
         error = self.error
@@ -96,12 +109,10 @@ class _Known:
         return self.value
 
 
-def _wait(app: Reading, id: str, timeout: float | None, propagate: bool) -> Flow[Any]:
-    found = yield from wait_flow([id], timeout, app.poll_wait, app.clock)
-    return _Known(found[id], app).result(propagate=propagate)
-
-
-def _wait_all(app: Reading, shape: Inputs, timeout: float | None, propagate: bool) -> Flow[Any]:
+def _wait(handle: _Handle, timeout: float | None, propagate: bool) -> Flow[Any]:
+    if not handle.is_kept:
+        raise InvalidOption("nobody keeps this result: the task has ignore_result")
+    app, shape = handle.app, handle.shape
     found = yield from wait_flow(input_ids(shape), timeout, app.poll_wait, app.clock)
     return _shaped(shape, {name: _Known(each, app) for name, each in found.items()}, propagate)
 
@@ -112,20 +123,48 @@ def _shaped(shape: Inputs, found: Mapping[str, _Known], propagate: bool) -> Any:
     return [_shaped(each, found, propagate) for each in shape]
 
 
-def _look(app: Reading, id: str) -> Flow[_Known]:
-    (found,) = yield from look_flow([id])
-    return _Known(found, app)
+def _look(handle: _Handle) -> Flow[list[_Known]]:
+    found = yield from look_flow(handle.ids)
+    return [_Known(each, handle.app) for each in found]
 
 
-def _look_all(app: Reading, ids: Sequence[str]) -> Flow[list[_Known]]:
-    found = yield from look_flow(ids)
-    return [_Known(each, app) for each in found]
+class _Members:
+    """Which members of a group are still to end, by the ids that each is made of."""
+
+    def __init__(self, shape: Inputs) -> None:
+        self._members: dict[str, list[int]] = {}
+        for number, member in enumerate(shape):
+            for each in input_ids(member):
+                self._members.setdefault(each, []).append(number)
+        self._left = Counter(number for numbers in self._members.values() for number in numbers)
+        #: Those of nothing, which have ended.
+        self.empty = [number for number in range(len(shape)) if number not in self._left]
+
+    def wait(self, app: Reading, until: float | None) -> Flow[list[int]]:
+        """The numbers of those that end next; none if all have."""
+        ended: list[int] = []
+        while self._members and not ended:
+            timeout = None if until is None else max(until - app.clock(), 0.0)
+            found = yield from completed_flow(self._members, timeout, app.poll_wait, app.clock)
+            for number in [number for each in found for number in self._members.pop(each)]:
+                self._left[number] -= 1
+                if not self._left[number]:
+                    ended.append(number)
+        return ended
 
 
 class _Handle:
-    """Equal to any other handle of the same task."""
+    """Equal to any other handle of the same task.
 
-    id: str
+    Attributes:
+        shape: what its result is made of.
+        is_kept: False: its result is not, for anybody.
+    """
+
+    def __init__(self, shape: Inputs, app: Reading, is_kept: bool) -> None:
+        self.shape, self.app, self.is_kept = shape, app, is_kept
+        self.ids = [shape] if isinstance(shape, str) else list(input_ids(shape))
+        self.id = shape if isinstance(shape, str) else "[" + ",".join(self.ids) + "]"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Handle) and other.id == self.id
@@ -148,8 +187,10 @@ class AsyncResult(_Handle, Generic[T_co]):
         parent: of the last of a chain: the one before it.
     """
 
-    def __init__(self, id: str, app: Driver, parent: AsyncResult[Any] | GroupResult | None = None) -> None:
-        self.id = id
+    def __init__(
+        self, id: str, app: Driver, parent: AsyncResult[Any] | GroupResult | None = None, is_kept: bool = True
+    ) -> None:
+        super().__init__(id, app, is_kept)
         self.parent = parent
         self._app = app
 
@@ -164,12 +205,13 @@ class AsyncResult(_Handle, Generic[T_co]):
             DeadlineExceeded: it had not ended in time.
             RemoteError: it raised; the exception's own class with `rethrow_remote_exceptions`.
             TaskError: it ended otherwise, see `errors`.
+            InvalidOption: its result is kept for nobody (`ignore_result`).
         """
-        found: T_co = self._app.drive(_wait(self._app, self.id, timeout, propagate))
+        found: T_co = self._app.drive(_wait(self, timeout, propagate))
         return found
 
     def __await__(self) -> Generator[Any, None, T_co]:
-        return self._app.drive_async(_wait(self._app, self.id, None, True)).__await__()
+        return self._app.drive_async(_wait(self, None, True)).__await__()
 
     @property
     def state(self) -> State:
@@ -205,8 +247,7 @@ class AsyncResult(_Handle, Generic[T_co]):
     @property
     def progress(self) -> Any:
         """What it last said of how far it is; None when it has not, or has ended."""
-        found = self._look()
-        return found.value if found.state is State.PROGRESS else None
+        return self._look().progress
 
     @property
     def traceback(self) -> str | None:
@@ -216,8 +257,7 @@ class AsyncResult(_Handle, Generic[T_co]):
     @property
     def date_done(self) -> float | None:
         """When it ended, Unix seconds by the broker's clock; None while it has not."""
-        found = self._look()
-        return found.at if found.state in FINAL else None
+        return self._look().date_done
 
     def revoke(self) -> None:
         """End it: at once where it waits; where it runs, its worker is told to stop it."""
@@ -228,28 +268,43 @@ class AsyncResult(_Handle, Generic[T_co]):
         self._app.drive(forget_flow([self.id]))
 
     def _look(self) -> _Known:
-        return self._app.drive(_look(self._app, self.id))
+        return self._app.drive(_look(self))[0]
 
 
 class GroupResult(_Handle):
     """Several tasks that were sent together: of a group, or of a chain that ends in one."""
 
-    def __init__(self, shape: Inputs, app: Driver, parent: AsyncResult[Any] | GroupResult | None = None) -> None:
-        self._app = app
-        self._shape = shape
+    def __init__(
+        self,
+        shape: Sequence[Inputs],
+        app: Driver,
+        parent: AsyncResult[Any] | GroupResult | None = None,
+        is_kept: bool = True,
+    ) -> None:
+        super().__init__(shape, app, is_kept)
         self.parent = parent
+        self._app = app
         #: The members, in their order: each an `AsyncResult`, or a `GroupResult` of a group within.
-        self.results: list[AsyncResult[Any] | GroupResult] = [make_result(each, app) for each in shape]
-        self.id = "[" + ",".join(input_ids(shape)) + "]"
+        self.results: list[AsyncResult[Any] | GroupResult] = [_result(each, app, None, is_kept) for each in shape]
 
     def get(self, timeout: float | None = None, *, propagate: bool = True) -> list[Any]:
         """Wait for all of them; their results as a list. Arguments and errors as `AsyncResult.get`."""
-        return self._app.drive(_wait_all(self._app, self._shape, timeout, propagate))
+        found: list[Any] = self._app.drive(_wait(self, timeout, propagate))
+        return found
 
     join = get
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
-        return self._app.drive_async(_wait_all(self._app, self._shape, None, True)).__await__()
+        return self._app.drive_async(_wait(self, None, True)).__await__()
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[AsyncResult[Any] | GroupResult]:
+        """The members as they end, each once; raises `DeadlineExceeded` when not all have within `timeout` seconds."""
+        members = _Members(self.shape)
+        until = None if timeout is None else self._app.clock() + timeout
+        ended = members.empty or self._app.drive(members.wait(self._app, until))
+        while ended:
+            yield from (self.results[number] for number in ended)
+            ended = self._app.drive(members.wait(self._app, until))
 
     def ready(self) -> bool:
         """Whether all have ended."""
@@ -273,11 +328,11 @@ class GroupResult(_Handle):
 
     def revoke(self) -> None:
         """End all of them, see `AsyncResult.revoke`."""
-        self._app.drive(revoke_flow(input_ids(self._shape), revoked()))
+        self._app.drive(revoke_flow(self.ids, revoked()))
 
     def forget(self) -> None:
         """Drop their results before their time."""
-        self._app.drive(forget_flow(input_ids(self._shape)))
+        self._app.drive(forget_flow(self.ids))
 
     def __iter__(self) -> Iterator[AsyncResult[Any] | GroupResult]:
         return iter(self.results)
@@ -289,37 +344,69 @@ class GroupResult(_Handle):
         return self.results[index]
 
     def _look(self) -> list[_Known]:
-        return self._app.drive(_look_all(self._app, list(input_ids(self._shape))))
+        return self._app.drive(_look(self))
 
 
-def make_result(shape: Inputs, app: Driver) -> AsyncResult[Any] | GroupResult:
-    """The handle of what an order's result is made of."""
-    return AsyncResult(shape, app) if isinstance(shape, str) else GroupResult(shape, app)
+def _result(
+    shape: Inputs, app: Driver, parent: AsyncResult[Any] | GroupResult | None, is_kept: bool
+) -> AsyncResult[Any] | GroupResult:
+    return (AsyncResult if isinstance(shape, str) else GroupResult)(shape, app, parent, is_kept)
+
+
+def _with_parents(order: Order, make: Callable[[Inputs, H | None, bool], H]) -> H:
+    parent: H | None = None
+    for shape in order.before:
+        parent = make(shape, parent, True)
+    return make(order.result, parent, order.is_kept)
+
+
+def make_result(order: Order, app: Driver) -> AsyncResult[Any] | GroupResult:
+    """The handle of what was sent: of the last of a chain, with the others as its parents."""
+    return _with_parents(order, lambda shape, parent, is_kept: _result(shape, app, parent, is_kept))
+
+
+def make_awaitable(order: Order, app: AsyncDriver) -> AwaitableResult[Any]:
+    """As `make_result`."""
+    return _with_parents(order, lambda shape, parent, is_kept: AwaitableResult(shape, app, parent, is_kept))
 
 
 class AwaitableResult(_Handle, Generic[T]):
     """What an `AsyncApp` gives: one task, or several that were sent together. `await` gives the result.
 
-    The rest as `AsyncResult`, and awaited.
+    The rest as `AsyncResult` and `GroupResult`, and awaited: their properties are methods here.
     """
 
-    def __init__(self, shape: Inputs, app: AsyncDriver) -> None:
+    def __init__(
+        self, shape: Inputs, app: AsyncDriver, parent: AwaitableResult[Any] | None = None, is_kept: bool = True
+    ) -> None:
+        super().__init__(shape, app, is_kept)
+        self.parent = parent
         self._app = app
-        self._shape = shape
-        self._ids = list(input_ids(shape))
-        #: Its id; of several all of them.
-        self.id = shape if isinstance(shape, str) else "[" + ",".join(self._ids) + "]"
+        members = () if isinstance(shape, str) else shape
+        #: Of several: the members, in their order.
+        self.results: list[AwaitableResult[Any]] = [AwaitableResult(each, app, None, is_kept) for each in members]
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.get().__await__()
 
     async def get(self, timeout: float | None = None, *, propagate: bool = True) -> T:
         """See `AsyncResult.get`."""
-        return await self._app.drive(_wait_all(self._app, self._shape, timeout, propagate))
+        found: T = await self._app.drive(_wait(self, timeout, propagate))
+        return found
+
+    async def as_completed(self, timeout: float | None = None) -> AsyncIterator[AwaitableResult[Any]]:
+        """See `GroupResult.as_completed`."""
+        members = _Members([] if isinstance(self.shape, str) else self.shape)
+        until = None if timeout is None else self._app.clock() + timeout
+        ended = members.empty or await self._app.drive(members.wait(self._app, until))
+        while ended:
+            for number in ended:
+                yield self.results[number]
+            ended = await self._app.drive(members.wait(self._app, until))
 
     async def state(self) -> State:
         """What is known of it; of several: the worst there is (FAILURE, REVOKED, …), SUCCESS if all have ended well."""
-        return max((each.state for each in await self._look()), key=_BADNESS.index)
+        return max((each.state for each in await self._look()), key=_BADNESS.index, default=State.SUCCESS)
 
     async def ready(self) -> bool:
         """Whether it has ended."""
@@ -335,8 +422,26 @@ class AwaitableResult(_Handle, Generic[T]):
 
     async def progress(self) -> Any:
         """See `AsyncResult.progress`; of several a list."""
-        found = [each.value if each.state is State.PROGRESS else None for each in await self._look()]
-        return found[0] if isinstance(self._shape, str) else found
+        return self._one_or_all([each.progress for each in await self._look()])
+
+    async def result(self) -> Any:
+        """See `AsyncResult.result`; of several a list."""
+        return self._one_or_all([each.value for each in await self._look()])
+
+    info = result
+
+    async def date_done(self) -> float | None:
+        """See `AsyncResult.date_done`; of several that of the last."""
+        found = [each.date_done for each in await self._look()]
+        return None if None in found else max((each for each in found if each is not None), default=None)
+
+    async def waiting(self) -> bool:
+        """Whether one has not ended."""
+        return not await self.ready()
+
+    async def completed_count(self) -> int:
+        """How many have ended well."""
+        return sum(each.state is State.SUCCESS for each in await self._look())
 
     async def traceback(self) -> str | None:
         """See `AsyncResult.traceback`; of several the first."""
@@ -344,14 +449,17 @@ class AwaitableResult(_Handle, Generic[T]):
 
     async def revoke(self) -> None:
         """See `AsyncResult.revoke`."""
-        await self._app.drive(revoke_flow(self._ids, revoked()))
+        await self._app.drive(revoke_flow(self.ids, revoked()))
 
     async def forget(self) -> None:
         """See `AsyncResult.forget`."""
-        await self._app.drive(forget_flow(self._ids))
+        await self._app.drive(forget_flow(self.ids))
 
     async def _look(self) -> list[_Known]:
-        return await self._app.drive(_look_all(self._app, self._ids))
+        return await self._app.drive(_look(self))
+
+    def _one_or_all(self, found: list[Any]) -> Any:
+        return found[0] if isinstance(self.shape, str) else found
 
 
 _BADNESS = (State.SUCCESS, State.PENDING, State.STARTED, State.PROGRESS, State.RETRY, State.REVOKED, State.FAILURE)

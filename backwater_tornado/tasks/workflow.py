@@ -23,7 +23,16 @@ from backwater_tornado.broker.values import Join, Message, Publication
 from backwater_tornado.errors import InvalidOption
 from backwater_tornado.protocol.codec import MSGPACK
 
-from .messages import DEFAULT_QUEUE, MAX_INPUTS_DEPTH, RESULT_EXPIRES, Inputs, TaskHeaders, codec_of, encode_headers
+from .messages import (
+    DEFAULT_QUEUE,
+    MAX_INPUTS_DEPTH,
+    RESULT_EXPIRES,
+    Inputs,
+    TaskHeaders,
+    codec_of,
+    encode_headers,
+    input_ids,
+)
 from .options import SendOptions, media_type_of
 from .signatures import Canvas, Chain, Group, Signature
 
@@ -59,6 +68,10 @@ class Order:
     result: Inputs
     #: The ids of all its messages, in the order of the canvas.
     ids: tuple[str, ...]
+    #: The results of a chain's steps before its last.
+    before: tuple[Inputs, ...] = ()
+    #: Whether all of the result is kept (`ignore_result`).
+    is_kept: bool = True
 
 
 @dataclass(slots=True)
@@ -70,6 +83,8 @@ class _Placed:
     result: Inputs = None
     #: How many of its messages count for the joins that wait for it.
     size: int = 0
+    #: Of a chain: the results of the steps before its last.
+    before: list[Inputs] = field(default_factory=list)
 
 
 def plan_canvas(canvas: Canvas, context: Context) -> Order:
@@ -82,10 +97,12 @@ def plan_canvas(canvas: Canvas, context: Context) -> Order:
     if isinstance(canvas, Signature) and not canvas.options.link and not canvas.options.link_error:
         publication = _publication(canvas, context, canvas.options.task_id or context.new_id(), (), _NOTHING)
         own = publication.message.id
-        return Order((publication,), (), own, (own,))
+        return Order((publication,), (), own, (own,), is_kept=publication.message.keep_result is not None)
     planner = _Planner(context)
     placed = planner.place(canvas, _NOTHING, ())
-    return Order(tuple(placed.start), tuple(planner.joins), placed.result, tuple(planner.ids))
+    is_kept = planner.ignored.isdisjoint(input_ids(placed.result))
+    before = tuple(placed.before)
+    return Order(tuple(placed.start), tuple(planner.joins), placed.result, tuple(planner.ids), before, is_kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +123,8 @@ class _Planner:
         self.joins: list[Join] = []
         #: As keys, in their order.
         self.ids: dict[str, None] = {}
+        #: Those whose results are kept for nobody.
+        self.ignored: set[str] = set()
 
     def place(self, canvas: Canvas, before: _Before, joins: tuple[str, ...]) -> _Placed:
         """Place a canvas behind what it waits for; the messages that it ends with count for `joins`."""
@@ -135,6 +154,8 @@ class _Planner:
         if options.link or options.link_error:
             joins = (*joins, f"{own}:links")
         publication = _publication(call, context, own, joins, before)
+        if publication.message.keep_result is None:
+            self.ignored.add(own)
         if options.link or options.link_error:
             well = [self._follow(each, _Before(own)) for each in options.link]
             badly = [self._follow(each, _Before(own, by_id=True)) for each in options.link_error]
@@ -152,6 +173,7 @@ class _Planner:
         for number, step in enumerate(steps):
             own = joins if number == last else (self._context.new_id(),)
             placed = self.place(step, before, own)
+            whole.before += [whole.result] if number else []
             whole.result, before = placed.result, _Before(placed.result)
             if not placed.size:
                 continue
