@@ -12,7 +12,7 @@ Rule: every question is one line over a flow (`tasks.flows`); what an outcome me
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from .broker.values import Result
@@ -406,7 +406,13 @@ class AwaitableResult(_Handle, Generic[T]):
 
     async def state(self) -> State:
         """What is known of it; of several: the worst there is (FAILURE, REVOKED, …), SUCCESS if all have ended well."""
-        return max((each.state for each in await self._look()), key=_BADNESS.index, default=State.SUCCESS)
+        return (await self.look())[0]
+
+    async def look(self) -> tuple[State, Any]:
+        """See `AsyncResult.look`; of several the worst state, and a list."""
+        found = await self._look()
+        state = max((each.state for each in found), key=_BADNESS.index, default=State.SUCCESS)
+        return state, self._one_or_all([each.value for each in found])
 
     async def ready(self) -> bool:
         """Whether it has ended."""
@@ -426,7 +432,7 @@ class AwaitableResult(_Handle, Generic[T]):
 
     async def result(self) -> Any:
         """See `AsyncResult.result`; of several a list."""
-        return self._one_or_all([each.value for each in await self._look()])
+        return (await self.look())[1]
 
     info = result
 
