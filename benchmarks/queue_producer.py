@@ -61,7 +61,7 @@ class Producer:
             for _ in range(count):
                 self.rival.send()
 
-        list(self.threads.map(some, [order.count // CROWD] * CROWD))
+        list(self.threads.map(some, shares(order.count)))
         return []
 
     def bulk(self, order: Order) -> list[int]:
@@ -109,7 +109,7 @@ class AwaitingProducer:
             for _ in range(count):
                 await self.rival.send()
 
-        await asyncio.gather(*(some(order.count // CROWD) for _ in range(CROWD)))
+        await asyncio.gather(*map(some, shares(order.count)))
         return []
 
     async def bulk(self, order: Order) -> list[int]:
@@ -140,6 +140,11 @@ class AwaitingProducer:
 def chunks(count: int) -> list[int]:
     """Sizes that make up that count."""
     return [min(CHUNK, count - done) for done in range(0, count, CHUNK)]
+
+
+def shares(count: int) -> list[int]:
+    """What each of a crowd sends of so many."""
+    return [count // CROWD + (place < count % CROWD) for place in range(CROWD)]
 
 
 def answer(order: Order, work: Callable[[], list[int]]) -> dict[str, Any]:
