@@ -26,14 +26,14 @@ from .errors import InvalidOption
 from .results import AsyncResult, AwaitableResult, make_awaitable, make_result
 from .tasks.asks import Ask
 from .tasks.current import enter_block, leave_block, set_default_sender
-from .tasks.entries import make_entry
+from .tasks.entries import make_entry, pattern_of
 from .tasks.flows import Flow, Nap, revoke_flow, send_flow
 from .tasks.messages import DEFAULT_QUEUE, RESULT_EXPIRES
 from .tasks.options import make_send_options
 from .tasks.outcomes import revoked
 from .tasks.request import TaskRequest, current_task
 from .tasks.schedule import Schedule, schedule_of
-from .tasks.signatures import Canvas, Signature, signature
+from .tasks.signatures import Canvas, signature
 from .tasks.workflow import Context, Order, plan_canvas
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class _Application:
         #: How long an ask may wait at the broker.
         self.poll_wait = 0.75 * recv_timeout
         self.clock = time.monotonic
-        self._periodic: dict[str, tuple[Schedule, Signature]] = {}
+        self._entries: dict[str, Entry] = {}
         self.rethrow, self.exceptions = self.options.rethrow_remote_exceptions, self.options.exceptions
 
     def plan(self, canvases: Iterable[Canvas]) -> list[Order]:
@@ -98,7 +98,7 @@ class _Application:
             parent="" if request is None else request.id,
         )
 
-    def periodic(self, name: str, schedule: Schedule | str | float | timedelta, call: Signature) -> None:
+    def periodic(self, name: str, schedule: Schedule | str | float | timedelta, call: Canvas) -> None:
         """Have a task sent again and again: workers of this application see to it, any number of them, once each time.
 
         Args:
@@ -109,21 +109,12 @@ class _Application:
         Raises:
             InvalidOption: the name or the schedule is wrong, or the call is none that can be sent again and again.
         """
-        if call.options.link or call.options.link_error:
-            raise InvalidOption("a periodic task is one call, task.s(…), without links; a task may send the others")
-        once = ("task_id", "eta", "expires_at", "unique_for")
-        if found := [each for each in once if getattr(call.options, each) is not None]:
-            raise InvalidOption(f"a periodic task is sent more than once: {found[0]} is for one moment, or one task")
-        self._periodic[name] = (schedule_of(schedule), call)
+        entry = make_entry(name, schedule_of(schedule), pattern_of(call, self._context(0.0)), time.time())
+        self._entries[name] = entry
 
     def entries(self) -> list[Entry]:
         """The periodic tasks as entries of the broker's schedule."""
-        found = []
-        for name, (schedule, call) in self._periodic.items():
-            # The same whenever it is made: neither a moment nor an id of this moment.
-            (publication,) = plan_canvas(call.set(task_id=name), self._context(0.0)).publications
-            found.append(make_entry(name, schedule, publication, time.time()))
-        return found
+        return list(self._entries.values())
 
     def _timeout(self, ask: Ask[Any]) -> float:
         return ask.wait + self.options.send_timeout if ask.within is None else ask.within

@@ -8,6 +8,7 @@ Rule: pure. Who looks at entries, and writes them, is `periodic`'s.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,11 +18,15 @@ from backwater_tornado.broker.values import Entry, Publication
 from backwater_tornado.errors import InvalidOption
 
 from .schedule import Schedule, decode_schedule, encode_schedule, following, next_after
+from .signatures import Canvas, Signature
+from .workflow import Context, plan_canvas
 
 #: Characters of an entry's name; the rest of a message's id is for the moment.
 MAX_NAME: Final = 200
 #: How far the clocks of two workers may be apart, seconds: what one has planned no other takes for a mistake then.
 SKEW: Final = 300.0
+#: Options of one sending, which is made once; links, too, have ids that are made when it is sent.
+_OF_ONE: Final = ("task_id", "eta", "expires_at", "unique_for", "link", "link_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,24 @@ class Step:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
+
+
+def pattern_of(call: Canvas, context: Context) -> Publication:
+    """What every run of a periodic task is made of; always the same for the same call.
+
+    With the option `unique` there is no run while the last one goes on, or still waits.
+
+    Raises:
+        InvalidOption: it is a chain or a group, or has options that belong to one sending.
+        Unserializable: an argument.
+    """
+    if not isinstance(call, Signature):
+        raise InvalidOption("a periodic task is one call; let it send those that follow")
+    for option in _OF_ONE:
+        if getattr(call.options, option):
+            raise InvalidOption(f"a periodic task has no option {option!r}, which is for one sending")
+    alone = dataclasses.replace(context, new_id=lambda: "pattern", root="", parent="")
+    return plan_canvas(call, alone).publications[0]
 
 
 def make_entry(name: str, schedule: Schedule, pattern: Publication, now: float) -> Entry:

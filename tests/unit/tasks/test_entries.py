@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ from msgspec.structs import replace
 from backwater_tornado.broker.bounds import MAX_NAME
 from backwater_tornado.broker.values import Entry, Message, Publication
 from backwater_tornado.errors import InvalidOption
-from backwater_tornado.tasks.entries import SKEW, Step, make_entry, publication_of, renew, step_of
+from backwater_tornado.tasks.entries import SKEW, Step, make_entry, pattern_of, publication_of, renew, step_of
+from backwater_tornado.tasks.messages import read_arguments, read_headers
 from backwater_tornado.tasks.schedule import Cron, Every, Schedule, encode_schedule
+from backwater_tornado.tasks.signatures import chain, group, signature
+from backwater_tornado.tasks.workflow import Context
 
 NOW = 1_700_000_000.0  # 22:13:20
 MINUTELY = Every(60)
@@ -20,6 +24,45 @@ PATTERN = Publication(Message("clean", b"body", priority=3), "jobs", lifetime=60
 
 def entry(schedule: Schedule = MINUTELY, pattern: Publication = PATTERN, now: float = NOW) -> Entry:
     return make_entry("clean", schedule, pattern, now)
+
+
+def context(now: float = NOW, **more: Any) -> Context:
+    return Context(now=now, new_id=lambda: f"new at {now}", **more)
+
+
+def test_a_call_is_made_into_a_pattern_that_is_the_same_whenever_it_is_made() -> None:
+    call = signature(
+        "shop.clean", [1], {"deep": True}, queue="jobs", countdown=2, expires=60, priority=3, unique="clean"
+    )
+    pattern = pattern_of(call, context())
+    assert pattern == pattern_of(call, context(NOW + 1, root="a task", parent="another"))
+    assert (pattern.routing_key, pattern.delay, pattern.lifetime) == ("jobs", 2, 60)
+    assert (pattern.message.priority, pattern.message.unique) == (3, "clean")
+    assert (read_headers(pattern.message).task, read_headers(pattern.message).root) == ("shop.clean", "")
+    assert read_arguments(pattern.message) == ([1], {"deep": True})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("task_id", "mine"),
+        ("eta", NOW),
+        ("expires_at", datetime.fromtimestamp(NOW, UTC)),
+        ("unique_for", 60),
+        ("link", signature("shop.add")),
+        ("link_error", [signature("shop.add")]),
+    ],
+)
+def test_an_option_of_one_sending_is_refused(option: str, value: Any) -> None:
+    call = signature("shop.clean", **{option.replace("expires_at", "expires"): value})
+    with pytest.raises(InvalidOption, match=f"a periodic task has no option '{option}', which is for one sending"):
+        pattern_of(call, context())
+
+
+@pytest.mark.parametrize("make", [chain, group])
+def test_several_calls_are_refused(make: Any) -> None:
+    with pytest.raises(InvalidOption, match="a periodic task is one call; let it send those that follow"):
+        pattern_of(make(signature("shop.clean"), signature("shop.add")), context())
 
 
 def test_the_first_run_of_a_period_is_one_period_from_now() -> None:
