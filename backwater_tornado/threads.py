@@ -56,6 +56,14 @@ class ThreadPool:
         if start:
             self._start_thread()
 
+    def grow(self) -> None:
+        """Allow one thread more, as one is lost to a job that does not end."""
+        with self._lock:
+            self._size += 1
+            start = bool(self._jobs) and self._wake_one()
+        if start:
+            self._start_thread()
+
     def close(self) -> None:
         """Take no more jobs; threads end after what they are doing, waiting jobs are dropped."""
         with self._lock:
@@ -108,9 +116,10 @@ class ThreadPool:
                 continue
             if start:
                 self._start_thread()
-            self._finish(deliver, job())
+            self.hand_over(deliver, job())
 
-    def _finish(self, deliver: Deliver, result: Any) -> None:
+    def hand_over(self, deliver: Deliver, result: Any) -> None:
+        """Have `deliver` called with this on the loop; what is handed over from one thread arrives in order."""
         self._finished.append((deliver, result))
         with self._lock:
             if self._delivering:

@@ -91,10 +91,28 @@ TABLE: Mapping[str, May] = {
     "worker.jobs": May("broker.values", "msgspec", never=IMPURE),
     "worker.interrupts": May("errors", never="time os random secrets uuid socket logging"),
     "worker.execution": May(
-        "errors exposure broker.values protocol.problems tasks worker.interrupts worker.jobs",
-        never="time os secrets uuid socket",
+        "errors exposure broker.values protocol.problems tasks worker.jobs",
+        never="time os secrets uuid asyncio socket logging",
     ),
-    "worker.pools": May("broker.values exposure worker.jobs"),
+    "worker.pools": May(
+        "errors deadlines exposure broker.values tasks.outcomes worker.jobs", never="os random secrets uuid socket"
+    ),
+    "worker.async_pool": May(
+        "broker.values worker.execution worker.interrupts worker.jobs worker.pools",
+        never="time os random secrets uuid socket",
+    ),
+    "worker.thread_pool": May(
+        "errors threads broker.values worker.async_pool worker.execution worker.interrupts worker.jobs worker.pools",
+        never="time os random secrets uuid socket",
+    ),
+    "worker.frames": May("broker.values worker.jobs", "msgspec", never=IMPURE),
+    "worker.process_pool": May("worker.frames worker.jobs worker.pools", never="time random secrets uuid"),
+    "worker.child": May(
+        "errors exposure loading broker.values tasks.outcomes worker.execution worker.frames worker.interrupts"
+        " worker.jobs",
+        "msgspec",
+        never="time random secrets uuid",
+    ),
     "worker.line": May("errors tasks.asks", never="os secrets uuid socket"),
     "worker.consumer": May("errors broker.values tasks.asks worker.line", never="time random uuid logging"),
     "worker.turns": May(never=IMPURE.replace("asyncio ", "")),

@@ -8,8 +8,6 @@ Rule: whatever a function returns or raises, and be it `SystemExit`, there is an
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
@@ -42,10 +40,7 @@ from backwater_tornado.tasks.request import (
 from backwater_tornado.tasks.retry import delay_of, policy_of, retries_by_itself
 from backwater_tornado.tasks.states import State
 
-from .interrupts import Stopped
 from .jobs import End, Ending, Job
-
-log = logging.getLogger("backwater.worker")
 
 #: Bytes of an encoded result, or of a progress: with what goes around it, it fits into a call to a broker.
 MAX_RESULT: Final = 7 << 20
@@ -62,13 +57,12 @@ def run_job(function: Function, job: Job, tell: Tell, call: Call) -> Ending:
     try:
         context, args, kwargs = _prepare(function, job, tell)
     except CallFailed as error:
-        return _refused(job, error)
+        return _final(error)
     CURRENT_TASK.set(context)
     try:
-        value = call(function.call_in(context), args, kwargs)
+        return _returned(job, call(function.call_in(context), args, kwargs))
     except BaseException as raised:  # noqa: BLE001 - whatever it raises is how it ended
         return _raised(function, job, raised)
-    return _returned(job, value)
 
 
 async def run_job_on_loop(function: Function, job: Job, tell: Tell, wait: Await) -> Ending:
@@ -76,13 +70,12 @@ async def run_job_on_loop(function: Function, job: Job, tell: Tell, wait: Await)
     try:
         context, args, kwargs = _prepare(function, job, tell)
     except CallFailed as error:
-        return _refused(job, error)
+        return _final(error)
     CURRENT_TASK.set(context)
     try:
-        value = await wait(function.call_in(context)(*args, **kwargs))
+        return _returned(job, await wait(function.call_in(context)(*args, **kwargs)))
     except BaseException as raised:  # noqa: BLE001 - as above
         return _raised(function, job, raised)
-    return _returned(job, value)
 
 
 def _prepare(function: Function, job: Job, tell: Tell) -> tuple[TaskContext, tuple[Any, ...], dict[str, Any]]:
@@ -115,9 +108,8 @@ def _progress(value: Any) -> Outcome:
     return outcome
 
 
-def _refused(job: Job, error: CallFailed) -> Ending:
-    """It cannot be run, now or ever."""
-    log.warning("%s [%s] was not run: %s", job.task, job.id, error)
+def _final(error: CallFailed) -> Ending:
+    """It failed by what ours found, and would again."""
     return Ending(End.DONE, failed(error))
 
 
@@ -130,48 +122,38 @@ def _returned(job: Job, value: Any) -> Ending:
     try:
         outcome = succeeded(value, codec_of(job.content_type))
     except Unserializable as error:
-        return _lost(job, ResultUnserializable(str(error)))
+        return _final(ResultUnserializable(str(error)))
     if len(outcome.body) > MAX_RESULT:
-        return _lost(job, ResultTooLarge(f"the encoded result has {len(outcome.body)} bytes, at most {MAX_RESULT}"))
+        return _final(ResultTooLarge(f"the encoded result has {len(outcome.body)} bytes, at most {MAX_RESULT}"))
     return Ending(End.DONE, outcome)
-
-
-def _lost(job: Job, error: CallFailed) -> Ending:
-    log.warning("%s [%s] ran, and its result cannot travel: %s", job.task, job.id, error)
-    return Ending(End.DONE, failed(error))
 
 
 # It raised -----------------------------------------------------------------------------------------------------------
 
 
 def _raised(function: Function, job: Job, raised: BaseException) -> Ending:
-    if isinstance(raised, Reject):
-        log.info("%s [%s] is put aside: %s", job.task, job.id, raised.reason)
-        return Ending(End.REJECT, failed(TaskRejected(raised.reason)), reason=raised.reason)
-    if isinstance(raised, Retry):
-        return _again(function, job, raised)
-    if retries_by_itself(policy_of(function.options.task), raised):
-        return _again(function, job, Retry(raised))
-    if not isinstance(raised, Stopped | asyncio.CancelledError):  # whoever stopped it says so
-        log.warning("%s [%s] raised %s", job.task, job.id, type(raised).__name__, exc_info=raised)
+    try:
+        if isinstance(raised, Reject):
+            return Ending(End.REJECT, failed(TaskRejected(raised.reason)), reason=raised.reason)
+        if isinstance(raised, Retry):
+            return _again(function, job, raised)
+        if retries_by_itself(policy_of(function.options.task), raised):
+            return _again(function, job, Retry(raised))
+    except Exception as error:  # noqa: BLE001 - arguments without a form, a class that is odd about its instances
+        return Ending(End.DONE, _failed(error))
     return Ending(End.DONE, _failed(raised))
 
 
 def _again(function: Function, job: Job, retry: Retry) -> Ending:
     if not may_retry_again(job.retries, job.max_retries, retry.max_retries):
         error = retry.cause or MaxRetriesExceeded(f"{job.task} had {job.retries} retries")
-        log.warning("%s [%s] has no retry left", job.task, job.id, exc_info=error)
         return Ending(End.DONE, _failed(error))
     delay = retry.countdown
     if delay is None:
         delay = delay_of(policy_of(function.options.task), job.retries, random.random())  # noqa: S311 - no secret
     arguments = None
     if retry.arguments is not None:
-        try:
-            arguments = codec_of(job.content_type).encode(list(retry.arguments))
-        except Unserializable as error:
-            return Ending(End.DONE, _failed(error))
-    log.info("%s [%s] runs again in %g s: %s", job.task, job.id, delay, type(retry.cause or retry).__name__)
+        arguments = codec_of(job.content_type).encode(list(retry.arguments))
     return Ending(End.RETRY, _failed(retry.cause or retry, State.RETRY), delay=delay, arguments=arguments)
 
 

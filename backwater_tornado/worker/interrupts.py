@@ -25,42 +25,67 @@ class Stopped(BaseException):
 
 
 class Interruptible:
-    """One call of a plain function, in the thread that runs it."""
+    """One call of a plain function; it can be interrupted as soon as this is made."""
 
-    __slots__ = ("_lock", "_thread")
+    __slots__ = ("_early", "_lock", "_over", "_shielded", "_thread")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         #: The thread that is in the function now.
         self._thread: int | None = None
+        self._over = False
+        #: What came before the function was called, or while it was shielded.
+        self._early: type[BaseException] | None = None
+        self._shielded = False
 
     def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """`function(*args, **kwargs)`."""
-        # An interruption may come at any line from here on; that one is late which comes when the function has ended.
+        # An interruption may come at any line from here on, and be it one of those below.
         try:
-            self._thread = threading.get_ident()
+            with self._lock:
+                self._thread = threading.get_ident()
+            if self._early is not None:
+                raise self._early
             return function(*args, **kwargs)
         finally:
-            while self._thread is not None:
+            while not self._over:
                 try:
                     with self._lock:  # leaving it is a call, in which what was asked for by now is raised at last
                         self._thread = None
+                        self._over = True
                 except (Stopped, SoftTimeLimitExceeded):
                     continue
 
-    def interrupt(self, kind: type[BaseException]) -> bool:
-        """Raise it in the function, from another thread; False when it does not run."""
+    def shield(self, function: Callable[..., Any], *args: Any) -> None:
+        """`function(*args)`, called by the function that may be interrupted, which it is not in the middle of that."""
+        if threading.get_ident() != self._thread:
+            function(*args)
+            return
+        try:
+            with self._lock:  # as in `call`: what was asked for by now is raised before this is left
+                self._shielded = True
+            function(*args)
+        finally:
+            with self._lock:
+                self._shielded = False
+                early, self._early = self._early, None
+        if early is not None:
+            raise early
+
+    def interrupt(self, kind: type[BaseException]) -> None:
+        """Raise it in the function, from another thread; nothing happens when that has ended."""
         with self._lock:
-            if self._thread is None:
-                return False
-            thread, raised = ctypes.c_ulong(self._thread), ctypes.py_object(kind)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, raised)
-            return True
+            if self._thread is not None and not self._shielded:
+                thread, raised = ctypes.c_ulong(self._thread), ctypes.py_object(kind)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, raised)
+            else:
+                self._early = kind
 
     def interrupt_here(self, kind: type[BaseException]) -> None:
         """Raise it, from a handler of signals in the very thread that runs the function."""
-        if self._thread is not None:
+        if self._thread is not None and not self._shielded:
             raise kind
+        self._early = kind
 
     def where(self) -> str:
         """What the function is doing, as a traceback; empty when it does not run."""
@@ -79,30 +104,42 @@ class _SoftlyCancelled(SoftTimeLimitExceeded, asyncio.CancelledError):
 class Awaited:
     """One await of an awaitable, which may be told that its soft limit has passed."""
 
-    __slots__ = ("_soft", "_task")
+    __slots__ = ("_inner", "_soft", "_task")
 
     def __init__(self) -> None:
+        self._inner: Coroutine[Any, Any, Any] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._soft = False
 
     def warn(self) -> None:
-        """Raise `SoftTimeLimitExceeded` in it, where it waits."""
+        """Raise `SoftTimeLimitExceeded` in it, where it waits, or as soon as it begins."""
+        self._soft = True
         if self._task is not None:
-            self._soft = True
             self._task.cancel()
 
     async def run(self, awaitable: Awaitable[Any]) -> Any:
         """Await it."""
         self._task = asyncio.current_task()
+        self._inner = awaitable if inspect.iscoroutine(awaitable) else _awaiting(awaitable)
         try:
-            return await self._step(awaitable if inspect.iscoroutine(awaitable) else _awaiting(awaitable))
+            return await self._step(self._inner)
         finally:
             self._task = None
 
+    def where(self) -> str:
+        """Where it waits, as a traceback."""
+        lines: list[str] = []
+        inner: Any = self._inner
+        while inspect.iscoroutine(inner) and inner.cr_frame is not None:
+            lines += traceback.format_stack(inner.cr_frame, limit=1)
+            inner = inner.cr_await
+        return "".join(lines[-_FRAMES:])
+
     @types.coroutine
     def _step(self, inner: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        step: Callable[[Any], Any] = inner.send
-        given: Any = None
+        step: Callable[[Any], Any] = inner.throw if self._soft else inner.send
+        given: Any = SoftTimeLimitExceeded() if self._soft else None
+        self._soft = False
         while True:
             try:
                 waits_for = step(given)

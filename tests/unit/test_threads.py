@@ -180,6 +180,40 @@ def test_a_closed_pool_takes_no_jobs_drops_those_that_wait_and_ends_its_threads(
     _run(test, 2)
 
 
+def test_a_thread_that_is_lost_to_a_job_can_be_replaced() -> None:
+    async def test(pool: ThreadPool) -> None:
+        go, entered = threading.Event(), threading.Semaphore(0)
+        lost = _submit(pool, lambda: entered.release() or go.wait(20))
+        assert await asyncio.get_running_loop().run_in_executor(None, entered.acquire, True, 20)
+        waiting = _submit(pool, lambda: 1)
+        assert pool.waiting == 1
+        pool.grow()
+        assert await waiting == 1
+        pool.grow()
+        assert await _submit(pool, lambda: 2) == 2
+        assert not lost.done()
+        go.set()
+        assert await lost is True
+
+    _run(test, 1)
+
+
+def test_what_a_job_hands_over_arrives_on_the_loop_before_its_result() -> None:
+    async def test(pool: ThreadPool) -> None:
+        arrived: list[object] = []
+
+        def job() -> str:
+            for number in range(3):
+                pool.hand_over(arrived.append, number)
+            return "result"
+
+        over = asyncio.get_running_loop().create_future()
+        pool.submit(job, lambda result: over.set_result([*arrived, result]))
+        assert await over == [0, 1, 2, "result"]
+
+    _run(test)
+
+
 def test_a_job_that_outlives_the_loop_does_no_harm() -> None:
     go, entered = threading.Event(), threading.Event()
 

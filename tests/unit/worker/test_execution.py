@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
@@ -214,12 +213,11 @@ def test_progress_is_told_and_its_trouble_is_the_tasks_own(monkeypatch: pytest.M
 )
 @pytest.mark.parametrize("function", [add, async_add])
 def test_arguments_that_do_not_fit_are_a_failure_and_nothing_runs(
-    function: Callable[..., Any], job: Job, kind: type[Exception], caplog: pytest.LogCaptureFixture
+    function: Callable[..., Any], job: Job, kind: type[Exception]
 ) -> None:
     ending = run(exposed(function, autoretry_for=(Exception,)), job)
     assert ending.end is End.DONE
     assert isinstance(error_in(ending), kind)
-    assert "tasks.f [an-id] was not run" in caplog.text
 
 
 # It raises -----------------------------------------------------------------------------------------------------------
@@ -230,7 +228,7 @@ def fail(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_the_traceback_begins_at_the_function(asynchronous: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_traceback_begins_at_the_function(asynchronous: bool) -> None:
     def outer() -> None:
         fail(ValueError("as told"))
 
@@ -244,8 +242,6 @@ def test_the_traceback_begins_at_the_function(asynchronous: bool, caplog: pytest
     assert first.endswith("in outer_async" if asynchronous else "in outer")
     assert "in fail" in error.traceback
     assert "backwater_tornado" not in error.traceback
-    assert "tasks.f [an-id] raised ValueError" in caplog.text
-    assert 1 <= caplog.text.count("backwater_tornado/worker") <= 5
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -260,12 +256,6 @@ def test_whatever_is_raised_is_a_failure(kind: type[BaseException], asynchronous
         raise kind("x")
 
     assert remote_error(run(exposed(bad_async if asynchronous else bad))).type.rpartition(".")[2] == kind.__name__
-
-
-def test_a_cancelling_is_left_to_its_causer_to_tell(caplog: pytest.LogCaptureFixture) -> None:
-    run(exposed(lambda: fail(Stopped())))
-    run(exposed(lambda: fail(asyncio.CancelledError())))
-    assert caplog.text == ""
 
 
 def test_what_ours_means_to_say_travels_as_it_is_and_all_else_as_an_exception() -> None:
@@ -322,8 +312,7 @@ def test_arguments_of_an_exception_that_have_no_form_are_left_out() -> None:
 # It asks to run again ------------------------------------------------------------------------------------------------
 
 
-def test_a_task_may_ask_for_a_retry(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+def test_a_task_may_ask_for_a_retry() -> None:
 
     def again(task: TaskContext) -> None:
         try:
@@ -338,7 +327,6 @@ def test_a_task_may_ask_for_a_retry(caplog: pytest.LogCaptureFixture) -> None:
     assert error.type == "OSError"
     assert error.traceback is not None
     assert "in again" in error.traceback.splitlines()[1]
-    assert "runs again in 5 s: OSError" in caplog.text
 
 
 def test_a_retry_without_more_waits_as_the_function_has_it() -> None:
@@ -358,12 +346,11 @@ def test_what_is_retried_by_itself() -> None:
         assert run(exposed(lambda other=other: fail(other()), **options)).end is End.DONE
 
 
-def test_when_no_retry_is_left_the_cause_is_the_failure(caplog: pytest.LogCaptureFixture) -> None:
+def test_when_no_retry_is_left_the_cause_is_the_failure() -> None:
     last = job_of(retries=3, max_retries=3)
     ending = run(exposed(lambda: fail(OSError("gone")), autoretry_for=(OSError,)), last)
     assert ending.end is End.DONE
     assert remote_error(ending).type == "OSError"
-    assert "has no retry left" in caplog.text
     assert isinstance(error_in(run(exposed(lambda: fail(Retry())), last)), errors.MaxRetriesExceeded)
     assert run(exposed(lambda: fail(Retry(max_retries=4))), last).end is End.RETRY
 
@@ -372,6 +359,17 @@ def test_arguments_for_a_retry_that_have_no_form_are_a_failure() -> None:
     ending = run(exposed(lambda: fail(Retry(arguments=([object()], {})))))
     assert ending.end is End.DONE
     assert remote_error(ending).type.endswith("Unserializable")
+
+
+def test_a_class_that_is_odd_about_its_instances_ends_in_a_failure() -> None:
+    class Odd(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            raise RuntimeError("odd")
+
+    class OddError(Exception, metaclass=Odd):
+        pass
+
+    assert remote_error(run(exposed(lambda: fail(ValueError()), autoretry_for=(OddError,)))).message == "odd"
 
 
 def test_a_task_may_have_itself_put_aside() -> None:

@@ -44,17 +44,26 @@ def test_an_exception_is_raised_in_a_function_that_never_ends(kind: type[BaseExc
     call = Interruptible()
     spinning = Spinning(call)
     assert "_spin" in call.where()
-    assert call.interrupt(kind)
+    call.interrupt(kind)
     spinning.thread.join(20)
     assert [type(raised) for raised in spinning.raised] == [kind]
     assert call.where() == ""
 
 
-def test_before_and_after_its_call_nothing_is_interrupted() -> None:
+def test_an_interruption_before_the_call_is_raised_in_place_of_it() -> None:
+    ran: list[int] = []
+    for ask in (Interruptible.interrupt, Interruptible.interrupt_here):
+        call = Interruptible()
+        ask(call, Stopped)
+        with pytest.raises(Stopped):
+            call.call(ran.append, (1,), {})
+    assert ran == []
+
+
+def test_after_its_call_nothing_is_interrupted() -> None:
     call = Interruptible()
-    assert not call.interrupt(Stopped)
     assert call.call(divmod, (7, 2), {}) == (3, 1)
-    assert not call.interrupt(Stopped)
+    call.interrupt(Stopped)
     call.interrupt_here(Stopped)
 
 
@@ -83,12 +92,18 @@ def test_an_interruption_that_comes_with_the_end_strikes_nothing_after_it() -> N
 
 def test_an_interruption_that_is_asked_for_while_the_call_is_being_left_strikes_nothing_after_it() -> None:
     call, end = Interruptible(), threading.Lock()
+    begun, go = threading.Event(), threading.Event()
     end.acquire()
     results: list[object] = []
 
+    def function() -> None:
+        begun.set()
+        go.wait(20)
+        end.release()
+
     def leave() -> None:
         try:
-            call.call(end.release, (), {})
+            call.call(function, (), {})
         except Stopped:  # it came before the end, in spite of all
             results.append("in time")
         try:
@@ -96,23 +111,73 @@ def test_an_interruption_that_is_asked_for_while_the_call_is_being_left_strikes_
         except Stopped:
             results.append("struck")
 
+    thread = threading.Thread(target=leave)
+    thread.start()
+    assert begun.wait(20)
     with call._lock:  # so the call is left no further than up to here
-        thread = threading.Thread(target=leave)
-        thread.start()
+        go.set()
         assert end.acquire(timeout=20)
         # What `interrupt` does with the lock in its hands.
         ident, kind = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Stopped)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, kind)
     thread.join(20)
     assert results[-1] == 49_995_000
-    assert not call.interrupt(Stopped)
+
+
+@pytest.mark.parametrize("ask", [Interruptible.interrupt, Interruptible.interrupt_here])
+def test_what_is_shielded_is_done_to_its_end_and_interrupted_then(ask: Callable[..., None]) -> None:
+    call = Interruptible()
+    done: list[str] = []
+
+    def shielded() -> None:
+        ask(call, Stopped)
+        done.append("shielded")
+
+    def function() -> None:
+        call.shield(shielded)
+        done.append("after")
+
+    with pytest.raises(Stopped):
+        call.call(function, (), {})
+    assert done == ["shielded"]
+
+
+def test_after_a_shield_an_interruption_comes_at_once_again() -> None:
+    call = Interruptible()
+
+    def function() -> None:
+        call.shield(lambda: None)
+        call.shield(lambda: None)
+        call.interrupt_here(Stopped)
+
+    with pytest.raises(Stopped):
+        call.call(function, (), {})
+
+
+def test_a_shield_of_another_thread_is_none() -> None:
+    call, inside, go = Interruptible(), threading.Event(), threading.Event()
+
+    def shielded() -> None:
+        inside.set()
+        go.wait(20)
+
+    other = threading.Thread(target=lambda: call.shield(shielded))
+
+    def function() -> None:
+        other.start()
+        inside.wait(20)
+        call.interrupt_here(Stopped)
+
+    with pytest.raises(Stopped):
+        call.call(function, (), {})
+    go.set()
+    other.join(20)
 
 
 def test_a_handler_of_signals_raises_in_the_function_alone() -> None:
     call = Interruptible()
     before = signal.signal(signal.SIGUSR1, lambda *_: call.interrupt_here(SoftTimeLimitExceeded))
     try:
-        signal.raise_signal(signal.SIGUSR1)
         with pytest.raises(SoftTimeLimitExceeded):
             call.call(signal.raise_signal, (signal.SIGUSR1,), {})
         signal.raise_signal(signal.SIGUSR1)
@@ -227,9 +292,17 @@ def test_a_cancelling_stays_one() -> None:
     run(test)
 
 
-def test_a_warning_before_or_after_does_nothing() -> None:
+def test_a_warning_before_the_await_is_raised_in_place_of_it() -> None:
     async def test(awaited: Awaited) -> None:
         awaited.warn()
+        with pytest.raises(SoftTimeLimitExceeded):
+            await awaited.run(asyncio.sleep(0))
+
+    run(test)
+
+
+def test_a_warning_after_the_await_does_nothing() -> None:
+    async def test(awaited: Awaited) -> None:
         assert await awaited.run(asyncio.sleep(0, 1)) == 1
         awaited.warn()
         await asyncio.sleep(0)
@@ -250,3 +323,24 @@ def test_an_awaitable_of_its_own_kind_is_warned_too() -> None:
         assert await _warned(awaited, Waiting()) == "tidied up"
 
     run(test)
+
+
+def test_it_tells_where_a_coroutine_waits() -> None:
+    async def outer() -> None:
+        await _divide_later()
+
+    async def test(awaited: Awaited) -> None:
+        assert awaited.where() == ""
+        task = asyncio.ensure_future(awaited.run(outer()))
+        await asyncio.sleep(0)
+        where = awaited.where()
+        assert where.index("in outer") < where.index("in _divide_later")
+        task.cancel()
+        await asyncio.wait([task])
+        assert awaited.where() == ""
+
+    run(test)
+
+
+async def _divide_later() -> None:
+    await asyncio.Event().wait()
