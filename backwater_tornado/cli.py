@@ -44,6 +44,7 @@ from .terminal import (
     show_term,
     show_value,
 )
+from .worker_commands import worker_child, worker_command
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,7 +92,9 @@ def backwater() -> None:
 for command in (
     serve_command,
     broker_command,
+    worker_command,
     serve_child,
+    worker_child,
     send_command,
     result_command,
     periodic_group,

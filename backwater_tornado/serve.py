@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from .broker_server import BrokerServer, start_broker
 from .errors import ConfigurationError, InvalidOption
@@ -33,6 +33,9 @@ from .options import CLEAR_PORT, TLS_PORT, ErlangOptions
 from .server import Server, start_clear_server, start_tls_server
 
 log = logging.getLogger("backwater.serve")
+
+#: What a child process is told: a plan of plain values.
+P = TypeVar("P")
 
 #: A process that should have ended is ended by force after this, beyond the grace period, seconds.
 PATIENCE = 5.0
@@ -113,9 +116,9 @@ class ParentChannel:
         self._socket = socket.socket(fileno=descriptor)
         self._file = self._socket.makefile("rb")
 
-    def read_plan(self) -> Plan:
-        """What the parent says to serve."""
-        return Plan(**json.loads(self._file.readline()))
+    def read_plan(self, kind: type[P]) -> P:
+        """What the parent says to do."""
+        return kind(**json.loads(self._file.readline()))
 
     def ready(self, exposure: Exposure) -> None:
         """Tell the parent."""
@@ -189,7 +192,7 @@ class _Serving:
                 log.info("metrics on http://%s:%d/metrics", self._plan.metrics_address, server.metrics_port)
         else:
             self._channel.ready(self._exposure)
-            _watch(self._channel, loop, self._stop, self._plan.grace)
+            watch_parent(self._channel, loop, self._stop, self._plan.grace)
         await self._asked.wait()
         if await self._drain(server):
             return 0
@@ -238,7 +241,9 @@ def end_now(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _watch(channel: ParentChannel, loop: asyncio.AbstractEventLoop, stop: Callable[[], None], grace: float) -> None:
+def watch_parent(
+    channel: ParentChannel, loop: asyncio.AbstractEventLoop, stop: Callable[[], None], grace: float
+) -> None:
     """Stop when the supervisor is gone; a thread, so that a blocked loop does not keep the process alive."""
 
     def wait() -> None:

@@ -14,6 +14,7 @@ import click
 from .errors import InvalidOption
 from .flags import SETTINGS_HELP, with_settings
 from .keyfiles import exposed_secret
+from .logs import start_logging
 from .options import Limits, ListenerOptions, ServerOptions
 from .serve import ParentChannel, Plan, serve
 from .settings import Settings, load
@@ -83,7 +84,7 @@ _PLANNED_PATHS = ("secret_file", "tls_cert", "tls_key", "client_ca", "state", "e
 
 def _begin(settings: Settings, modules: tuple[str, ...]) -> Plan:
     """Start logging, and say what is odd; gives the plan."""
-    _start_logging(settings["log_level"])
+    start_logging(settings["log_level"])
     values = {name: settings[name] for name in (*_PLANNED, *_PLANNED_ERLANG) if name in settings.values}
     # Absolute, as a module may change the directory.
     for name in set(_PLANNED_PATHS) & set(settings.values):
@@ -103,12 +104,6 @@ def _begin(settings: Settings, modules: tuple[str, ...]) -> Plan:
 def serve_child(descriptor: int) -> int:
     """Serve as a supervisor says over the descriptor."""
     channel = ParentChannel(descriptor)
-    plan = channel.read_plan()
-    _start_logging(plan.log_level)
+    plan = channel.read_plan(Plan)
+    start_logging(plan.log_level)
     return serve(plan, channel)
-
-
-def _start_logging(level: str) -> None:
-    if level.lower() not in ("debug", "info", "warning", "error"):
-        raise InvalidOption(f"log_level is debug, info, warning or error, not {level!r}")
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")

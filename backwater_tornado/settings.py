@@ -192,12 +192,31 @@ _BROKER = (
     Setting("metrics_address", Kind.TEXT, "The address of --metrics-port.", "127.0.0.1"),
     Setting("processes", Kind.WHOLE, "Always 1: a broker is one process.", 1),
 )
+_ASKED = (_SECRET, Setting("broker", Kind.TEXT, "The URL of the broker."))
+_WORKER = (
+    *_ASKED,
+    _MODULES,
+    Setting("queues", Kind.TEXTS, "Queues to take from; by default `default`, and those that functions name.", ()),
+    Setting(
+        "pool", Kind.TEXT, "Where plain functions run: threads, processes, or async (for many coroutines).", "threads"
+    ),
+    Setting("concurrency", Kind.WHOLE, "Tasks that run at once; the number of processors by default, 100 with async."),
+    Setting("prefetch", Kind.WHOLE, "Tasks held at a time; by default as many as it does in a second."),
+    Setting("grace", Kind.NUMBER, "How long tasks that run may take to end after SIGTERM, seconds.", 30.0),
+    Setting("max_tasks_per_child", Kind.WHOLE, "A process of the pool ends after so many tasks."),
+    Setting("max_memory_per_child", Kind.WHOLE, "A process of the pool ends when it uses so many bytes."),
+    Setting("health_file", Kind.PATH, "Write how the worker is into this file, every few seconds."),
+    Setting("health_port", Kind.WHOLE, "Answer probes at /healthz on this port."),
+    Setting("health_address", Kind.TEXT, "The address of --health-port.", "127.0.0.1"),
+    Setting("reload", Kind.SWITCH, "Start anew when a source file of the project changes; for development.", False),
+    Setting("log_level", Kind.TEXT, "debug, info, warning or error.", "info"),
+    Setting("json_logs", Kind.SWITCH, "Write the log as JSON, a line each.", False),
+)
 _DOCTOR = (
     _SECRET,
     Setting("calls", Kind.WHOLE, "Calls to measure.", 5),
     Setting("body_size", Kind.WHOLE, "The largest body to send, bytes.", 2 << 20),
 )
-_ASKED = (_SECRET, Setting("broker", Kind.TEXT, "The URL of the broker."))
 _SERVER = (*settings_of(ListenerOptions), *settings_of(ServerOptions), *settings_of(Limits))
 _CLIENT = (*settings_of(ClientOptions), *settings_of(Limits))
 #: What means nothing where a broker is asked.
@@ -208,6 +227,7 @@ _ASKING = (*_ASKED, *(each for each in _CLIENT if each.name not in _CALLS_ONLY))
 COMMANDS: Mapping[str, Mapping[str, Setting]] = {
     "serve": _unique((*_SERVE, *_SERVER)),
     "broker": _unique((*_BROKER, *_SERVER)),
+    "worker": _unique((*_WORKER, *_ASKING)),
     "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions), _ERLANG_NONE)),
     **{name: _unique(_ASKING) for name in ("send", "result", "queues", "purge", "pause", "resume", "dead", "periodic")},
     "doctor": _unique((*_DOCTOR, *_CLIENT)),

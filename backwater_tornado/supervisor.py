@@ -21,12 +21,14 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .serve import PATIENCE, Plan, announce, port_trouble
+from .worker_plan import WorkPlan
 
 log = logging.getLogger("backwater.serve")
 
@@ -38,6 +40,18 @@ LOOK = 0.25
 #: For development a short one will do, seconds.
 RELOAD_GRACE = 2.0
 _LINE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What children do."""
+
+    #: What each of them is told.
+    plan: Plan | WorkPlan
+    #: The hidden command that reads it.
+    command: str
+    #: Says that so many of them are at it.
+    announce: Callable[[int], Any]
 
 
 @dataclass(eq=False)
@@ -54,14 +68,14 @@ class Child:
     owed: bool = False
 
     @classmethod
-    async def start(cls, plan: Plan, *, fresh: bool) -> Child:
-        """Start a process and tell it the plan; `fresh`: it writes no byte code.
+    async def start(cls, charge: Charge, *, fresh: bool) -> Child:
+        """Start a process and tell it its plan; `fresh`: it writes no byte code.
 
         Byte code is told from stale by the second of the edit, and edits come faster than that.
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, *(["-B"] if fresh else []), "-m", "backwater_tornado", "serve-child"]
+            command = [sys.executable, *(["-B"] if fresh else []), "-m", "backwater_tornado", charge.command]
             process = await asyncio.create_subprocess_exec(
                 *command,
                 str(theirs.fileno()),
@@ -70,7 +84,7 @@ class Child:
                 process_group=0,
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE)
-        writer.write(json.dumps(asdict(plan)).encode() + b"\n")
+        writer.write(json.dumps(asdict(charge.plan)).encode() + b"\n")
         return cls(process, reader, writer, time.monotonic())
 
     async def ready(self) -> list[str] | None:
@@ -111,7 +125,15 @@ def supervise(plan: Plan, processes: int, *, reload: bool) -> int:
             grace=min(plan.grace, RELOAD_GRACE) if reload else plan.grace,
             options={**plan.options, "reuse_port": True},
         )
-        return asyncio.run(Supervisor(plan, processes, reload=reload).run())
+        serving = Charge(plan, "serve-child", lambda number: announce(plan, port, number))
+        return asyncio.run(Supervisor(serving, processes, reload=reload).run())
+
+
+def supervise_worker(plan: WorkPlan) -> int:
+    """Run a worker, anew whenever its source changes, until told to stop; gives the exit code."""
+    plan = replace(plan, grace=min(plan.grace, RELOAD_GRACE))
+    working = Charge(plan, "worker-child", lambda number: log.info("reloading when a source file changes"))
+    return asyncio.run(Supervisor(working, 1, reload=True).run())
 
 
 def _reserve(plan: Plan) -> socket.socket:
@@ -138,8 +160,8 @@ def _reserve(plan: Plan) -> socket.socket:
 class Supervisor:
     """Keeps the children running until it is told to stop."""
 
-    def __init__(self, plan: Plan, processes: int, *, reload: bool) -> None:
-        self._plan = plan
+    def __init__(self, charge: Charge, processes: int, *, reload: bool) -> None:
+        self._charge = charge
         self._reload = reload
         self._children: dict[int, Child | None] = dict.fromkeys(range(1, processes + 1))
         #: Which of them serve now.
@@ -179,7 +201,7 @@ class Supervisor:
             # What is wrong with the settings is told once, by the first.
             await self._first_of(self._proven)
         while not self._stopping.is_set():
-            child = await Child.start(self._plan, fresh=self._reload)
+            child = await Child.start(self._charge, fresh=self._reload)
             self._children[slot] = child
             if self._stopping.is_set():
                 self._dismiss(child)
@@ -232,7 +254,7 @@ class Supervisor:
         if len(self._serving) < len(self._children):
             return
         if not self._announced or self._reload:
-            announce(self._plan, self._plan.listening_port, len(self._children))
+            self._charge.announce(len(self._children))
             self._announced = True
         else:
             log.info("process %d is back; all %d processes serve", slot, len(self._children))
@@ -243,7 +265,7 @@ class Supervisor:
         child.dismissed = True
         child.signal(signal.SIGTERM)
         loop = asyncio.get_running_loop()
-        patience = PATIENCE + (self._plan.grace if self._stops < 2 else 0.0)
+        patience = PATIENCE + (self._charge.plan.grace if self._stops < 2 else 0.0)
         loop.call_later(patience, child.signal, signal.SIGKILL)
 
     def _stop(self) -> None:

@@ -18,12 +18,14 @@ from backwater_tornado.broker.values import (
     Entry,
     Exchange,
     Join,
+    Lease,
     Outcome,
     Poll,
     Publication,
     Published,
     Queue,
     QueueStats,
+    Receiver,
     Result,
     Settlement,
     SettleState,
@@ -115,3 +117,13 @@ def plan(entry: Entry, expected: float | None = None, publish: Publication | Non
 def unplan(name: str) -> Ask[bool]:
     """Remove an entry."""
     return Ask("unplan", (name,), bool)
+
+
+def sessions() -> Ask[list[Receiver]]:
+    """Who receives."""
+    return Ask("sessions", (), list[Receiver])
+
+
+def leased(session: str | None = None) -> Ask[list[Lease]]:
+    """What is out, with one session or all."""
+    return Ask("leased", (session,), list[Lease])

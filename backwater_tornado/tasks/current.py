@@ -33,6 +33,11 @@ def set_default_sender(sender: Sender) -> None:
     _default[:] = [sender]
 
 
+def has_default_sender() -> bool:
+    """Whether anybody has set one."""
+    return bool(_default)
+
+
 def current_sender() -> Sender:
     """The sender of the innermost with-block, else the default; raises `InvalidOption` when there is none."""
     found = _BLOCKS.get() or _default

@@ -121,10 +121,12 @@ class Desk:
             before, held.stage = held.stage, Stage.LOST
             self.counts["lost"] += before is not Stage.ENDED
             if before is Stage.RUNNING:
-                log.warning("%s lost its lease while it runs: another worker may run it, too", held.label)
+                log.warning(
+                    "%s lost its lease while it runs: another worker may run it, too", held.label, extra=held.about
+                )
                 self._pool_for(held.function).stop(held.token, Stop.CLOSING)
             elif before is not Stage.ENDED:
-                log.info("%s was taken back before it began", held.label)
+                log.info("%s was taken back before it began", held.label, extra=held.about)
         self._held.clear()
 
     # Before the run --------------------------------------------------------------------------------------------------
@@ -135,7 +137,7 @@ class Desk:
             self._finish(held, task)
             return
         held.task = task
-        log.debug("%s received", held.label)
+        log.debug("%s received", held.label, extra=held.about)
         if task.needs:
             self.fetch(held, task.needs)
         else:
@@ -208,7 +210,7 @@ class Desk:
 
     def _start(self, held: Held) -> None:
         assert held.job is not None
-        log.debug("%s begins", held.label)
+        log.debug("%s begins", held.label, extra=held.about)
         if held.function.options.task.get("track_started"):
             self.settle(Settlement(held.token, Verdict.KEEP, started(self._about)))
         self._pool_for(held.function).start(
@@ -224,10 +226,10 @@ class Desk:
         """It has run."""
         assert held.task is not None
         if held.stage is Stage.RUNNING:
-            say_ending(held.label, ending, self._loop.time() - held.began)
+            say_ending(held, ending, self._loop.time() - held.began)
             self._finish(held, settlement_of(held.task, job, ending))
         elif ending.end is not End.RETURN:
-            log.warning("%s has ended and is superseded: another worker has it", held.label)
+            log.warning("%s has ended and is superseded: another worker has it", held.label, extra=held.about)
         self._pace.note_end(self._loop.time())
         self._leave(held)
         if "after_task" in self._hooks:
@@ -251,7 +253,7 @@ class Desk:
         if held is None or held.revoked or held.stage is Stage.ENDED:
             return
         held.revoked = True
-        log.info("%s is revoked", held.label)
+        log.info("%s is revoked", held.label, extra=held.about)
         if held.stage is Stage.RUNNING:
             self._pool_for(held.function).stop(token, Stop.REVOKED)
         else:
@@ -264,7 +266,7 @@ class Desk:
         held.stage = Stage.ENDED
         self.counts[settlement.verdict] += 1
         if settlement.reason:
-            log.warning("%s is put aside: %s", held.label, settlement.reason)
+            log.warning("%s is put aside: %s", held.label, settlement.reason, extra=held.about)
         self.settle(settlement)
 
     def settled(self, settlement: Settlement, state: SettleState) -> None:

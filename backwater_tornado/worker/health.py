@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from backwater_tornado.broker.values import QueueStats
+from backwater_tornado.errors import CallFailed, Refused
 from backwater_tornado.tasks import asks
 
 from .line import Line
@@ -120,9 +121,16 @@ class Watch:
             unsent: outcomes that it was not told of.
             patience: how long it may be silent, seconds.
         """
+        refused = {verb: error for verb, error in self._line.failing.items() if _is_refusal(error)}
         reasons = [f"nothing comes from the queue {name}, where tasks are ready" for name in sorted(self.deaf)]
         if silent > patience + SLACK:
             reasons.append(f"the broker was not heard of for {silent:.0f} s")
         if unsent > MANY:
             reasons.append(f"the broker has yet to be told of {unsent} outcomes")
+        reasons += [f"the broker refuses to {verb}: {error}" for verb, error in sorted(refused.items())]
         return Health(tuple(reasons))
+
+
+def _is_refusal(error: CallFailed) -> bool:
+    """Whether it will be the same the next time, unless somebody does something."""
+    return isinstance(error, Refused) and not error.retryable

@@ -62,6 +62,12 @@ class Held:
         return self.task.function
 
     @property
+    def about(self) -> dict[str, str]:
+        """For logs that are read by programs."""
+        name = {} if self.task is None else {"task": self.task.headers.task}
+        return {**name, "task_id": self.delivery.message.id}
+
+    @property
     def label(self) -> str:
         """As the log names it: `shop.add[4f…]`."""
         name = self.task.headers.task if self.task is not None else "?"

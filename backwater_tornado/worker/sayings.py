@@ -11,21 +11,23 @@ from backwater_tornado.errors import CallFailed, RemoteError
 from backwater_tornado.tasks.outcomes import error_of, state_of
 from backwater_tornado.tasks.states import State
 
+from .holding import Held
 from .jobs import End, Ending
 
 log = logging.getLogger("backwater.worker")
 
 
-def say_ending(label: str, ending: Ending, seconds: float) -> None:
+def say_ending(held: Held, ending: Ending, seconds: float) -> None:
     """How a run ended."""
+    label, about = held.label, held.about
     if ending.end is End.RETURN:
-        log.warning("%s goes back: %s", label, ending.reason or "it could not be run to its end")
+        log.warning("%s goes back: %s", label, ending.reason or "it could not be run to its end", extra=about)
     elif ending.end is End.RETRY:
-        log.info("%s runs again in %.3g s: %s", label, ending.delay, _error(ending)[0])
+        log.info("%s runs again in %.3g s: %s", label, ending.delay, _error(ending)[0], extra=about)
     elif ending.outcome is not None and state_of(ending.outcome) is not State.SUCCESS:
-        log.warning("%s failed after %.3f s: %s%s", label, seconds, *_error(ending))
+        log.warning("%s failed after %.3f s: %s%s", label, seconds, *_error(ending), extra=about)
     else:
-        log.info("%s succeeded in %.3f s", label, seconds)
+        log.info("%s succeeded in %.3f s", label, seconds, extra=about)
 
 
 def _error(ending: Ending) -> tuple[str, str]:
