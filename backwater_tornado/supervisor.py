@@ -132,7 +132,7 @@ def supervise(plan: Plan, processes: int, *, reload: bool) -> int:
 def supervise_worker(plan: WorkPlan) -> int:
     """Run a worker, anew whenever its source changes, until told to stop; gives the exit code."""
     plan = replace(plan, grace=min(plan.grace, RELOAD_GRACE))
-    working = Charge(plan, "worker-child", lambda number: log.info("reloading when a source file changes"))
+    working = Charge(plan, "worker-child", lambda _: log.info("reloading when a source file changes"))
     return asyncio.run(Supervisor(working, 1, reload=True).run())
 
 
