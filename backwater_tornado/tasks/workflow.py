@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from backwater_tornado.broker.values import Join, Message, Publication
-from backwater_tornado.errors import InvalidOption
-from backwater_tornado.protocol.codec import MSGPACK
+from backwater_tornado.errors import InvalidOption, Unserializable
+from backwater_tornado.protocol.codec import MSGPACK, Codec
 
 from .messages import (
     DEFAULT_QUEUE,
@@ -214,7 +214,7 @@ def _publication(call: Signature, context: Context, own: str, joins: tuple[str, 
     media_type = media_type_of(options.serializer)
     message = Message(
         own,
-        codec_of(media_type).encode([list(call.args), call.kwargs]),
+        _encoded(codec_of(media_type), [list(call.args), call.kwargs], f"[args, kwargs] of {call.task}"),
         headers=_headers(call, context, before),
         content_type=media_type,
         priority=options.priority or 0,
@@ -228,6 +228,13 @@ def _publication(call: Signature, context: Context, own: str, joins: tuple[str, 
     return Publication(
         message, options.queue or context.queue, delay=options.countdown or 0.0, lifetime=options.expires
     )
+
+
+def _encoded(codec: Codec, value: Any, what: str) -> bytes:
+    try:
+        return codec.encode(value)
+    except Unserializable as error:
+        raise Unserializable(f"the {what}: {error}") from error
 
 
 def _headers(call: Signature, context: Context, before: _Before) -> bytes:
@@ -247,7 +254,7 @@ def _headers(call: Signature, context: Context, before: _Before) -> bytes:
             time_limit=options.time_limit,
             soft_time_limit=options.soft_time_limit,
             max_retries=options.max_retries,
-            custom=MSGPACK.encode(options.headers) if options.headers else b"",
+            custom=_encoded(MSGPACK, options.headers, f"headers of {call.task}") if options.headers else b"",
         )
     )
     if plain:
