@@ -102,8 +102,7 @@ def hand(broker: RunningBroker) -> Iterator[Hand]:
 
 def waiting(app: backwater.App, queue: str = "default") -> int:
     """Messages in a queue."""
-    (batch,) = app._client.call("broker", "stats", [queue]) or [{}]
-    return int(batch.get("ready", 0))
+    return sum(each.ready for each in app.ask(asks.stats([queue])))
 
 
 # Sending and results -------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from backwater_tornado.broker.memory_store import MemoryStore
 from backwater_tornado.broker.performers import Direct
 from backwater_tornado.broker.values import (
     Batch,
+    Entry,
     Join,
     Message,
     Outcome,
@@ -79,9 +80,19 @@ def test_a_message_is_cancelled() -> None:
 
 def test_queues_are_declared() -> None:
     ask = InPlace()
-    ask(asks.declare(queues=[Queue("q")]))
-    found = asyncio.run(ask.broker.stats(None))
-    assert [each.queue.name for each in found] == ["q"]
+    ask(asks.declare(queues=[Queue("q"), Queue("r")]))
+    assert [each.queue.name for each in ask(asks.stats())] == ["q", "r"]
+    assert [each.queue.name for each in ask(asks.stats(["r", "unknown"]))] == ["r"]
+
+
+def test_the_schedule_is_written_read_and_emptied() -> None:
+    ask, entry = InPlace(), Entry("e", 10.0, publication("e"))
+    assert ask(asks.plan(entry))
+    assert ask(asks.plan(Entry("e", 20.0, publication("e")), 10.0, publication("e@10")))
+    assert not ask(asks.plan(entry, 10.0))
+    assert [(each.name, each.due) for each in ask(asks.schedule())] == [("e", 20.0)]
+    assert ask(asks.stats(["new"]))[0].ready == 1
+    assert [ask(asks.unplan("e")), ask(asks.unplan("e"))] == [True, False]
 
 
 def test_what_waits_at_the_broker_says_so() -> None:
@@ -101,6 +112,10 @@ def test_what_waits_at_the_broker_says_so() -> None:
         asks.results([]),
         asks.forget([]),
         asks.declare(),
+        asks.stats(),
+        asks.schedule(),
+        asks.plan(Entry("e", 1.0, publication("e"))),
+        asks.unplan("e"),
     ],
     ids=lambda ask: ask.verb,
 )

@@ -175,6 +175,19 @@ def test_all_know_what_the_workflow_began_with() -> None:
     assert {headers_of(each).root for each in (*order.publications, *the_join(order).then)} == {"r"}
 
 
+def test_an_order_knows_the_steps_before_the_last_of_a_chain() -> None:
+    order = plan(chain(call("a"), group(call("b"), call("c")), group(), call("d")))
+    a, b, c, _ = order.ids
+    assert order.before == (a, [b, c], [])
+    assert plan(group(call("a") | call("b"))).before == plan(call("a")).before == ()
+
+
+def test_an_order_knows_whether_its_result_is_kept() -> None:
+    quiet = call("q", ignore_result=True)
+    assert [plan(each).is_kept for each in (quiet, group(call("a"), quiet), call("a") | quiet)] == [False] * 3
+    assert [plan(each).is_kept for each in (call("a"), group(), quiet | call("a"), quiet.link(call("a")))] == [True] * 4
+
+
 def test_headers_of_like_calls_are_written_once_and_of_others_anew() -> None:
     numbers = count()
     context = Context(now=NOW, new_id=lambda: f"id{next(numbers)}")
