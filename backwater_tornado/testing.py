@@ -1,4 +1,4 @@
-"""For tests of programs that use this package: a real server, or broker, in a with-block.
+"""For tests of programs that use this package: a real server, broker or worker in a with-block.
 
 It runs on its own loop in a thread of this process, listens on a free port of 127.0.0.1, and speaks the true
 protocol: encoding, signatures, limits and memory are those of production.
@@ -10,36 +10,55 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from .app import AsyncApp
 from .broker_server import BrokerServer, start_broker
 from .errors import InvalidOption
+from .exposure import Exposure
 from .server import Server, start_clear_server, start_tls_server
+from .worker.hooks import Hooks
+from .worker.line import SplitLink
+from .worker.options import WorkerOptions
+from .worker.worker import Worker
+from .worker_plan import WorkPlan, queues_of
+from .worker_pools import make_pool
+from .worker_process import CLIENT, declare_missing
+
+#: Seconds; how long a worker under test waits for what runs is said when it is stopped.
+_LONG = 3600.0
 
 T = TypeVar("T")
-R = TypeVar("R", bound="RunningServer")
+R = TypeVar("R", bound="_Running")
 
 
-class RunningServer:
-    """A server under test."""
+class _Running:
+    """What runs on a loop in a thread of its own."""
 
-    def __init__(self, server: Server, secret: object, scheme: str) -> None:
-        self.server = server
-        self.secret = secret
-        self.port = server.port
-        self.url = f"{scheme}://127.0.0.1:{server.port}"
+    def __init__(self, stop: Callable[[float], Coroutine[Any, Any, bool]]) -> None:
+        self._stop = stop
         self._loop = asyncio.get_running_loop()
-        self._serving: Server | BrokerServer = server
 
     def run(self, function: Callable[[], T]) -> T:
-        """Run a function on the server's loop and wait for its result."""
+        """Run a function on that loop and wait for its result."""
         return asyncio.run_coroutine_threadsafe(_call(function), self._loop).result(10)
 
     def stop(self, grace: float = 5.0) -> bool:
-        """Drain and stop the server before the block ends; False when calls were cut."""
-        return asyncio.run_coroutine_threadsafe(self._serving.stop(grace), self._loop).result(grace + 10)
+        """Drain and stop before the block ends; False when what ran had to be cut after `grace` seconds."""
+        return asyncio.run_coroutine_threadsafe(self._stop(grace), self._loop).result(grace + 10)
+
+
+class RunningServer(_Running):
+    """A server under test."""
+
+    def __init__(self, serving: Server | BrokerServer, secret: object, scheme: str) -> None:
+        super().__init__(serving.stop)
+        self.server = serving.server if isinstance(serving, BrokerServer) else serving
+        self.secret = secret
+        self.port = serving.port
+        self.url = f"{scheme}://127.0.0.1:{serving.port}"
 
 
 class Clock:
@@ -57,9 +76,8 @@ class RunningBroker(RunningServer):
     """A server under test with a broker behind it."""
 
     def __init__(self, serving: BrokerServer, secret: object, scheme: str, clock: Callable[[], float]) -> None:
-        super().__init__(serving.server, secret, scheme)
+        super().__init__(serving, secret, scheme)
         self.broker = serving.broker
-        self._serving = serving
         self._clock = clock
 
     def advance(self, seconds: float) -> None:
@@ -68,6 +86,28 @@ class RunningBroker(RunningServer):
             raise InvalidOption("only a Clock can be moved: running_broker(clock=Clock())")
         self._clock.now += seconds
         asyncio.run_coroutine_threadsafe(self.broker.sweep(), self._loop).result(10)
+
+
+class RunningWorker(_Running):
+    """A worker under test."""
+
+    def __init__(self, worker: Worker, links: Iterable[AsyncApp]) -> None:
+        super().__init__(self._end)
+        self.worker = worker
+        self._links = links
+        self._work = asyncio.ensure_future(worker.run())
+        self._declare = asyncio.ensure_future(declare_missing(worker.line, worker.options.queues))
+
+    async def _end(self, grace: float) -> bool:
+        self.worker.stop()
+        await asyncio.wait([self._work], timeout=grace)
+        if not self._work.done():
+            self.worker.stop()
+        complete = await self._work
+        self._declare.cancel()
+        for link in self._links:
+            link.close()
+        return complete
 
 
 async def _call(function: Callable[[], T]) -> T:
@@ -87,13 +127,16 @@ def running_server(
         options: as `start_clear_server`; the port is chosen by the system unless `port` is given.
     """
 
-    async def start(secret: object, **options: Any) -> RunningServer:
+    secret = secrets.token_bytes(32) if secret is None else secret
+    options = _free_place() | options
+
+    async def start() -> RunningServer:
         if certfile:
             tls = {"certfile": certfile, "keyfile": keyfile}
             return RunningServer(start_tls_server(secret, exposed, **tls, **options), secret, "https")
         return RunningServer(start_clear_server(secret, exposed, **options), secret, "http")
 
-    with _running(start, secret, options) as running:
+    with _running(start) as running:
         yield running
 
 
@@ -110,23 +153,67 @@ def running_broker(
         options: as `start_broker`; the port is chosen by the system unless `port` is given.
     """
 
-    async def start(secret: object, **options: Any) -> RunningBroker:
+    secret = secrets.token_bytes(32) if secret is None else secret
+    options = _free_place() | options
+
+    async def start() -> RunningBroker:
         scheme = "https" if "certfile" in options else "http"
         return RunningBroker(await start_broker(secret, store, clock=clock, **options), secret, scheme, clock)
 
-    with _running(start, secret, options) as running:
+    with _running(start) as running:
         yield running
 
 
 @contextmanager
-def _running(start: Callable[..., Coroutine[Any, Any, R]], secret: object, options: dict[str, Any]) -> Iterator[R]:
-    secret = secrets.token_bytes(32) if secret is None else secret
-    options = {"port": 0, "address": "127.0.0.1", "ref": f"testing-{secrets.token_hex(4)}", **options}
+def running_worker(
+    broker: RunningBroker,
+    modules: object,
+    *,
+    concurrency: int = 4,
+    pool: str = "threads",
+    queues: Iterable[str] = (),
+    hooks: Hooks | None = None,
+    **options: Any,
+) -> Iterator[RunningWorker]:
+    """Run tasks of a broker for the length of a with-block, over HTTP, as `backwater worker` does.
+
+    Args:
+        broker: where tasks come from.
+        modules: their functions, as what `start_clear_server` exposes.
+        concurrency: tasks that run at once.
+        pool: `threads`, or `processes` for functions of modules that can be imported.
+        queues: to take tasks from; `default`, and those that the functions name, if empty.
+        hooks: told of what happens.
+        options: fields of `WorkerOptions`.
+
+    A task that runs when the block ends is interrupted, and goes back to the broker. Periodic tasks are not sent.
+    """
+    exposure = Exposure.of(modules)  # type: ignore[arg-type]
+    names = tuple(dict.fromkeys(each.module for each in exposure.functions()))
+    plan = WorkPlan(modules=names, pool=pool, concurrency=concurrency)
+    chosen = WorkerOptions(**{"queues": tuple(queues) or queues_of(exposure.functions()), "grace": _LONG, **options})
+
+    async def start() -> RunningWorker:
+        links = [AsyncApp(broker.url, broker.secret, proxy="", **CLIENT) for _ in range(2)]
+        places = make_pool(plan)
+        return RunningWorker(Worker(SplitLink(*links), exposure, lambda _: places, chosen, hooks), links)
+
+    with _running(start) as running:
+        yield running
+
+
+def _free_place() -> dict[str, Any]:
+    """Where to listen, and a name of its own."""
+    return {"port": 0, "address": "127.0.0.1", "ref": f"testing-{secrets.token_hex(4)}"}
+
+
+@contextmanager
+def _running(start: Callable[[], Coroutine[Any, Any, R]]) -> Iterator[R]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="backwater-testing", daemon=True)
     thread.start()
     try:
-        running = asyncio.run_coroutine_threadsafe(start(secret, **options), loop).result(10)
+        running = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
         try:
             yield running
         finally:

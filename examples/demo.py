@@ -1,14 +1,17 @@
 """What the package does, in one minute: `make demo`.
 
-This process starts a second one that exposes `examples/tasks.py` and two modules of the standard library, over HTTP and
-over HTTPS, and calls them. It makes keys and certificates of its own in a temporary folder and ends by itself.
+Calls: this process starts a second one that exposes `examples/tasks.py` and two modules of the standard library, over
+HTTP and over HTTPS, and calls them. Tasks: it starts a broker and a worker, which runs `examples/jobs.py`, sends tasks,
+and kills the worker. It makes keys and certificates of its own in a temporary folder and ends by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
 import secrets
+import signal
 import statistics
 import subprocess
 import sys
@@ -16,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import jobs
 import trustme
 
 import backwater_tornado as backwater
@@ -25,7 +29,6 @@ HERE = Path(__file__).parent
 
 async def serve(folder: Path) -> None:
     """The second process: one secret, two listeners, three modules."""
-    sys.path.insert(0, str(HERE))
     import tasks
 
     secret = (folder / "secret").read_bytes()
@@ -87,6 +90,110 @@ async def show_many(url: str, secret: bytes, ca_file: str) -> None:
         print("calls per second                ->", f"{1000 / took:,.0f}")
 
 
+# Tasks ---------------------------------------------------------------------------------------------------------------
+
+
+#: All that was started for the tasks, to be gone in the end whatever happens.
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
+def start(folder: Path, ready: str, *words: str) -> tuple[subprocess.Popen[bytes], str]:
+    """`backwater WORDS`, as in a shell, with the settings of the folder; and what its log says when it is ready."""
+    command = [sys.executable, "-m", "backwater_tornado", *words]
+    log = folder / f"{time.monotonic()}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=folder, stderr=file)
+    STARTED.append(process)
+    while ready not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    return process, log.read_text()
+
+
+def start_worker(folder: Path) -> subprocess.Popen[bytes]:
+    """What it runs is found as any module is: here by its file."""
+    return start(folder, "working on", "worker", str(HERE / "jobs.py"), "--concurrency", "4", "--ttl", "8")[0]
+
+
+def show_tasks(folder: Path) -> None:
+    """A broker, a worker, and this process, which sends."""
+    print("\n-- tasks: a broker with a file, a worker, and this process, which sends")
+    with (folder / "site.key").open("wb") as file:
+        subprocess.run([sys.executable, "-m", "backwater_tornado", "keygen"], stdout=file, check=True)
+    settings = 'secret_file = "site.key"\nproxy = ""\naddress = "127.0.0.1"\n'
+    (folder / "backwater.toml").write_text(settings)
+    broker, said = start(folder, "serving on", "broker", "--store", "sqlite:demo.db", "--port", "0")
+    url = said.split()[-1]
+    (folder / "backwater.toml").write_text(f'{settings}broker = "{url}"\n')
+    worker = start_worker(folder)
+    print(f"a broker runs as process {broker.pid}, a worker as process {worker.pid}")
+
+    with backwater.App(url, backwater.read_keys(str(folder / "site.key")), proxy=""):
+        show_results()
+        show_progress()
+        show_retries()
+        worker = show_kill(folder, worker)
+    for process in (worker, broker):
+        process.terminate()
+    print("\nWorker and broker have ended with exit codes", worker.wait(), "and", broker.wait())
+
+
+def show_results() -> None:
+    print("jobs.count_words.delay('a b').get()      ->", jobs.count_words.delay("a b").get(timeout=30))
+    chain = jobs.count_words.s("a b") | jobs.times.s(10) | jobs.times.s(2)
+    print("a chain: count_words, times 10, times 2  ->", chain.delay().get(timeout=30))
+    chord = backwater.chord(jobs.count_words.map(["a", "a b", "a b c"]), jobs.total.s())
+    print("a chord: three count_words, their total  ->", chord.delay().get(timeout=30))
+    began = time.perf_counter()
+    results = backwater.group(jobs.times.s(number, 2) for number in range(1000)).delay()
+    print("a group of 1,000                         ->", f"{sum(results.get(timeout=30)):,}", end="")
+    print(f" in {time.perf_counter() - began:.1f} s")
+
+
+def show_progress() -> None:
+    print("\n-- how far a task is")
+    result = jobs.render.delay(8)
+    watch(result)
+    print("result                                   ->", result.get(timeout=30))
+
+
+def show_retries() -> None:
+    print("\n-- a task that fails twice is tried again, later and later")
+    result = jobs.fetch.delay(3)
+    watch(result)
+    print("result                                   ->", result.get(timeout=30))
+
+
+def watch(result: backwater.AsyncResult[str]) -> None:
+    """Print what is known of it, whenever that is something else, until it has ended."""
+    last = None
+    while not result.ready():
+        state, value = result.look()
+        if (state, str(value)) != last and value is not None and state is not backwater.State.SUCCESS:
+            last = (state, str(value))
+            print(f"{state:<40} -> {value}")
+        time.sleep(0.02)
+
+
+def show_kill(folder: Path, worker: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Gives the worker that is left."""
+    print("\n-- a worker that is killed in the middle of a task")
+    result = jobs.render.delay(20)
+    while result.progress is None:
+        time.sleep(0.02)
+    os.kill(worker.pid, signal.SIGKILL)
+    print(f"process {worker.pid} was at page {result.progress['page']} of 20, and is killed (-9)")
+    worker.wait()
+    other = start_worker(folder)
+    print(f"another worker runs as process {other.pid}; the broker waits 8 s for the first one")
+    began = time.perf_counter()
+    while result.progress and result.progress["pid"] == worker.pid:
+        time.sleep(0.05)
+    print(f"process {other.pid} got the task after {time.perf_counter() - began:.0f} s")
+    print("result                                   ->", result.get(timeout=30))
+    return other
+
+
 def main() -> None:
     """The first process."""
     with tempfile.TemporaryDirectory() as name:
@@ -110,6 +217,11 @@ def main() -> None:
             asyncio.run(show_many(f"https://127.0.0.1:{tls}", secret, str(folder / "ca.pem")))
             server.communicate("")
         print("\nThe server has ended with exit code", server.returncode)
+        try:
+            show_tasks(folder)
+        finally:
+            for each in STARTED:
+                each.kill()
 
 
 if __name__ == "__main__":
@@ -148,3 +260,26 @@ if __name__ == "__main__":
 # calls per second                -> ...
 #
 # The server has ended with exit code 0
+#
+# -- tasks: a broker with a file, a worker, and this process, which sends
+# a broker runs as process ..., a worker as process ...
+# jobs.count_words.delay('a b').get()      -> 2
+# a chain: count_words, times 10, times 2  -> 40
+# a chord: three count_words, their total  -> 6
+# a group of 1,000                         -> 999,000 in ... s
+#
+# -- how far a task is
+# PROGRESS                                 -> {'page': ...
+# result                                   -> 8 pages
+#
+# -- a task that fails twice is tried again, later and later
+# ...
+# result                                   -> open at attempt 3
+#
+# -- a worker that is killed in the middle of a task
+# process ... was at page ... of 20, and is killed (-9)
+# another worker runs as process ...; the broker waits 8 s for the first one
+# process ... got the task after ... s
+# result                                   -> 20 pages
+#
+# Worker and broker have ended with exit codes 0 and 0

@@ -28,9 +28,11 @@ _default: list[Sender] = []
 _BLOCKS: ContextVar[tuple[Sender, ...]] = ContextVar("backwater_senders", default=())
 
 
-def set_default_sender(sender: Sender) -> None:
-    """Everything that names no other is sent with this from now on, in all threads."""
-    _default[:] = [sender]
+def set_default_sender(sender: Sender | None) -> Sender | None:
+    """Everything that names no other is sent with this from now on, in all threads; gives the one before."""
+    before = _default[-1] if _default else None
+    _default[:] = [] if sender is None else [sender]
+    return before
 
 
 def has_default_sender() -> bool:

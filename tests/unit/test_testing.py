@@ -26,3 +26,40 @@ def test_a_broker_with_a_clock_of_the_tests_own_sees_what_is_due_at_once() -> No
 def test_only_a_clock_can_be_moved() -> None:
     with running_broker() as broker, pytest.raises(backwater.InvalidOption, match="only a Clock"):
         broker.advance(1)
+
+
+class Functions:
+    def add(self, x: int, y: int) -> int:
+        return x + y
+
+    def hold(self, started: str, go: str) -> None:
+        Path(started).open("w").close()
+        Path(go).open().close()
+
+
+def test_a_worker_runs_the_tasks_of_a_broker_and_gives_back_what_runs_in_the_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "started")
+    os.mkfifo(tmp_path / "go")
+    functions = backwater.Exposed(t=Functions())
+    with running_broker() as broker:
+        app = backwater.App(broker.url, broker.secret, default=False)
+        with running_worker(broker, functions) as worker:
+            assert app.send_task("t.add", [1, 2]).get(timeout=20) == 3
+            held = app.send_task("t.hold", [str(tmp_path / "started"), str(tmp_path / "go")])
+            (tmp_path / "started").open().close()  # it runs
+            assert worker.run(lambda: len(worker.worker.desk.pools)) == 1
+        assert not held.ready()
+        assert broker.run(lambda: broker.broker) is broker.broker
+
+
+def test_a_worker_that_is_stopped_lets_end_what_runs(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "started")
+    os.mkfifo(tmp_path / "go")
+    with running_broker() as broker, running_worker(broker, backwater.Exposed(t=Functions())) as worker:
+        app = backwater.App(broker.url, broker.secret, default=False)
+        held = app.send_task("t.hold", [str(tmp_path / "started"), str(tmp_path / "go")])
+        (tmp_path / "started").open().close()
+        threading.Timer(0.0, lambda: (tmp_path / "go").open("w").close()).start()
+        assert worker.stop(20.0)
+        assert held.ready()
+        assert worker.stop()  # again

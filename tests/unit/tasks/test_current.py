@@ -35,6 +35,15 @@ def test_the_default_is_the_last_that_was_made() -> None:
     assert current_sender() is second
 
 
+def test_the_one_before_can_be_set_again() -> None:
+    first, second = Sender(), Sender()
+    assert set_default_sender(first) is None
+    assert set_default_sender(second) is first
+    assert set_default_sender(None) is second
+    with pytest.raises(InvalidOption):
+        current_sender()
+
+
 def test_a_block_goes_before_the_default_and_an_inner_one_before_an_outer() -> None:
     default, outer, inner = Sender(), Sender(), Sender()
     set_default_sender(default)
