@@ -37,7 +37,7 @@ from . import operations
 from .bounds import Count, Life, Moment, Name, Span
 from .performers import Performer
 from .permissions import Permissions, check, target
-from .portions import check_settled, check_sizes, fit, portion, size_of
+from .portions import check_settled, check_sizes, fit, fit_results, portion, size_of
 from .receivers import Receivers
 from .store import Store
 from .traffic import Traffic
@@ -294,7 +294,10 @@ class Broker:
 
     @expose(idempotent=True)
     async def results(self, ids: list[Name], wait: Span = 0.0) -> list[Result | None]:
-        """The last known of each; with `wait`, as soon as one of them is final."""
+        """The last known of each; with `wait`, as soon as one of them is final.
+
+        What does not fit into one answer is None, as what is not known: ask again for those.
+        """
         until = time.monotonic() + min(wait, MAX_WAIT)
         with self._waiters.awaiting(ids) as waiting:
             while True:
@@ -302,7 +305,7 @@ class Broker:
                 found = await self._perform(lambda store, now: store.results(ids, now))
                 left = until - time.monotonic()
                 if left <= 0 or self._waiters.closing or any(result is not None and result.final for result in found):
-                    return found
+                    return fit_results(found, self._largest)
                 await waiting.wait(left)
 
     @expose(idempotent=True)

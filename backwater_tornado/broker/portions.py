@@ -17,7 +17,7 @@ import msgspec
 
 from backwater_tornado.errors import MessageTooLarge
 
-from .values import Batch, DeadLetter, Delivery, Message, Publication, Settlement
+from .values import Batch, DeadLetter, Delivery, Message, Publication, Result, Settlement
 
 H = TypeVar("H", Delivery, DeadLetter)
 
@@ -62,3 +62,17 @@ def fit(holders: Sequence[H], largest: int) -> Sequence[H]:
         if room < 0 and place:
             return holders[:place]
     return holders
+
+
+def fit_results(found: Sequence[Result | None], largest: int) -> list[Result | None]:
+    """Those that fit, final ones first, and at least one; the others are None, and may be asked for again."""
+    known = [(place, result) for place, result in enumerate(found) if result is not None]
+    known.sort(key=lambda each: not each[1].final)
+    fitting: list[Result | None] = [None] * len(found)
+    room = largest
+    for place, result in known:
+        room -= len(result.outcome.body)
+        if room < 0 and place != known[0][0]:
+            break
+        fitting[place] = result
+    return fitting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import socket
 import sys
 import urllib.error
@@ -61,6 +62,11 @@ def test_what_was_seen_is_told_line_by_line() -> None:
     assert f'backwater_queue_oldest_age_seconds{{queue="{odd}"}} 0.0' in lines
 
 
+def test_a_clock_that_was_set_back_makes_no_age_below_0() -> None:
+    seen = Observation(100.0, [QueueStats(Queue("jobs"), 1, oldest=150.0)], [], [])
+    assert 'backwater_queue_oldest_age_seconds{queue="jobs"} 0.0' in format_metrics(seen).decode().splitlines()
+
+
 def get(url: str) -> tuple[int, str, str]:
     try:
         with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310 - our own
@@ -106,6 +112,28 @@ def test_a_store_that_fails_is_told_as_unavailable(monkeypatch: pytest.MonkeyPat
         status, _, text = await asyncio.to_thread(get, f"http://127.0.0.1:{broker.metrics_port}/metrics")
         assert (status, text) == (503, "the disk is full\n")
         await broker.stop(0.0)
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_prometheus_keeps_open_ends_with_the_broker() -> None:
+    async def main() -> None:
+        broker = await started(metrics=("127.0.0.1", 0))
+        assert broker.metrics_port is not None
+        connection = http.client.HTTPConnection("127.0.0.1", broker.metrics_port, timeout=20)
+
+        def scrape() -> int:
+            connection.request("GET", "/metrics")
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+        assert await asyncio.to_thread(scrape) == 200
+        connection.auto_open = False
+        await broker.stop(0.0)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            await asyncio.to_thread(scrape)
+        connection.close()
 
     asyncio.run(main())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -225,6 +227,20 @@ def test_sessions_that_have_gone_are_forgotten() -> None:
         clock.now += 3.5
         broker._receivers.forget_silent(clock.now)
         assert list(broker._receivers._known) == ["\nw"]
+
+    brokering(test)
+
+
+def test_what_nothing_is_heard_of_is_forgotten_in_time() -> None:
+    async def test(broker: Broker, clock: Clock) -> None:
+        await broker.open_session("silent", 1.0)
+        broker._traffic.published("", ["idle"], 1, 1, time.monotonic() - 100)
+        clock.now += 4
+        broker.start()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert list(broker._receivers._known) == ["\nw"]
+        assert broker._traffic._queues == {}
 
     brokering(test)
 

@@ -17,6 +17,7 @@ from backwater_tornado.broker.values import (
     Entry,
     Join,
     Message,
+    Outcome,
     Poll,
     Publication,
     Queue,
@@ -121,6 +122,23 @@ def test_what_could_not_be_handed_out_is_refused_and_all_that_came_with_it(store
     asyncio.run(main())
 
 
+def test_what_was_taken_by_a_more_generous_broker_goes_alone(store: Callable[[], Performer]) -> None:
+    async def main() -> None:
+        performer = store()
+        generous = Broker(performer, clock=lambda: 1000.0, largest=200)
+        await generous.declare([], [Queue("jobs")], [])
+        await generous.open_session("w")
+        await generous.publish([sized("large", 200), sized("small", 1)])
+        broker = Broker(performer, clock=lambda: 1000.0, largest=100)
+        first = await poll(broker, 0, ())
+        assert [each.message.id for each in first.deliveries] == ["large"]
+        second = await poll(broker, first.number, (first.number,))
+        assert [each.message.id for each in second.deliveries] == ["small"]
+        await broker.close()
+
+    asyncio.run(main())
+
+
 def test_a_page_of_dead_letters_fits_as_well(store: Callable[[], Performer]) -> None:
     async def main() -> None:
         broker = Broker(store(), clock=lambda: 1000.0, largest=100)
@@ -134,6 +152,38 @@ def test_a_page_of_dead_letters_fits_as_well(store: Callable[[], Performer]) -> 
         (second,) = await broker.dead_letters(after=first.number)
         assert (first.message.id, second.message.id) == ("a", "b")
         assert len(await broker.dead_letters(brief=True)) == 2
+        await broker.close()
+
+    asyncio.run(main())
+
+
+def test_results_that_do_not_fit_are_had_by_asking_again(store: Callable[[], Performer]) -> None:
+    async def main() -> None:
+        broker = Broker(store(), clock=lambda: 1000.0, largest=100)
+        await broker.declare([], [Queue("jobs")], [])
+        await broker.open_session("w")
+        names = ["goes on", "b", "large", "d", "e"]
+        jobs = [Publication(Message(name, b"", keep_result=60.0), "jobs") for name in names]
+        await broker.publish(jobs)
+        ends = [
+            Settlement(each.token, verdict, outcome=Outcome("done", bytes(size)))
+            for each, verdict, size in zip(
+                (await poll(broker, 0, ())).deliveries,
+                (Verdict.KEEP, *[Verdict.ACK] * 4),
+                (90, 60, 200, 30, 10),
+                strict=True,
+            )
+        ]
+        await broker.settle("w", ends)
+        rounds = []
+        missing = ["none", *names]
+        while len(missing) > 1:
+            found = await broker.results(missing, 40.0 if len(rounds) == 0 else 0.0)
+            came = [result.id for result in found if result is not None]
+            assert [each for each, result in zip(missing, found, strict=True) if result is not None] == came
+            rounds.append(came)
+            missing = [each for each in missing if each not in came]
+        assert rounds == [["b"], ["large"], ["d", "e"], ["goes on"]]
         await broker.close()
 
     asyncio.run(main())

@@ -56,6 +56,7 @@ def test_a_file_is_asked_in_groups(tmp_path: Path) -> None:
         ("sqlite:", "sqlite:broker.db, from the current directory"),
         ("sqlite://", "by its absolute path"),
         ("sqlite:///", "by its absolute path"),
+        ("sqlite://host/broker.db", "by its absolute path"),
         ("sqlite://broker.db", "by its absolute path"),
         ("sqlite:a%00b", "by its absolute path"),
         ("sqlite:a.db?mode=ro", "write \\? as %3F"),
