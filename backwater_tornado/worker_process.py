@@ -147,14 +147,22 @@ def _told(health: Health) -> dict[str, Any]:
 
 async def write_health(path: Path, health: Callable[[], Health]) -> None:
     """Write it into a file, which is never half written, until cancelled; then the file is removed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         while True:
-            beside.write_text(json.dumps(_told(health())) + "\n")
-            beside.replace(path)
+            _replace(path, json.dumps(_told(health())) + "\n")
             await asyncio.sleep(HEALTH_PERIOD)
     finally:
-        path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 class _HealthHandler(RequestHandler):
@@ -176,7 +184,7 @@ class HealthPort:
 
     def __init__(self, address: str, port: int, health: Callable[[], Health]) -> None:
         routes = [(r"/healthz", _HealthHandler, {"health": health})]
-        self._server = HTTPServer(Application(routes, log_function=lambda handler: None))
+        self._server = HTTPServer(Application(routes, log_function=lambda _: None))
         try:
             self._server.listen(port, address)
         except OSError as error:
