@@ -1,8 +1,9 @@
 """Random histories of a broker's store, against a model that is lists and nothing else.
 
-What is looked at after every step: each delivery is the one that the model has first; nothing is lost, held by two, or
-handed out again once it was settled; counts, dead letters and results are right; and a queue from which nothing could
-be received before, and something can now, is named in the effects.
+What is looked at after every step: each delivery is the one that the model has first, so none is out of its order;
+nothing is lost, held by two, or handed out again once it was settled; counts, dead letters and results are right; and a
+queue from which nothing could be received before, and something can now, is named in the effects. What joins publish
+goes into a queue of its own: it has to be exactly what the model says, in any order.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from backwater_tornado.broker.values import (
     Binding,
     Effects,
     Exchange,
+    Join,
     Outcome,
     PublishState,
     Queue,
     SettleState,
     Verdict,
 )
-from tests.stores import OK, START, STOPPED, STORES, Hand, StoreKind, publication
+from tests.stores import FAILED, OK, START, STOPPED, STORES, Hand, StoreKind, publication
 
 REMEMBER = 60.0
 TTL = 30.0
@@ -37,8 +39,14 @@ QUEUES = {
     "q": Queue("q", max_priority=2, max_deliveries=3),
     "r": Queue("r", max_running=2, max_length=4, message_ttl=25.0, max_deliveries=None),
     "u": Queue("u", keep_dead=False, max_deliveries=1),
+    "d": Queue("d", max_length=2, overflow="drop_head"),
+    "t": Queue("t", transient=True, max_deliveries=3),
+    "joined": Queue("joined"),
 }
+RECEIVED = [name for name in QUEUES if name != "joined"]
+EXCHANGES = {"x": ("q", "r"), "y": ("t", "d")}
 DROPPED = Outcome("dropped", failed=True)
+JOINS = [(), (), ("j",), ("k",), ("j", "k")]
 
 
 @dataclass
@@ -54,6 +62,7 @@ class Copy:
     reason: str = ""
     token: int = 0
     session: str = ""
+    once: bool = False
 
 
 @dataclass
@@ -61,6 +70,8 @@ class Known:
     queues: tuple[str, ...] = ()
     exchange: str | None = None
     unique: str | None = None
+    joins: tuple[str, ...] = ()
+    failed: bool = False
     cancelled: bool = False
     gone_at: float | None = None
 
@@ -74,6 +85,15 @@ class Member:
 
 
 @dataclass
+class Tally:
+    join: Join | None = None
+    members: set[str] = field(default_factory=set)
+    failed: bool = False
+    closed: bool = False
+    until: float | None = None
+
+
+@dataclass
 class Model:
     now: float = START
     seq: int = 0
@@ -81,6 +101,7 @@ class Model:
     known: dict[str, Known] = field(default_factory=dict)
     sessions: dict[str, Member] = field(default_factory=dict)
     results: dict[str, tuple[str, bool, float]] = field(default_factory=dict)
+    joins: dict[str, Tally] = field(default_factory=dict)
     paused: bool = False
 
     def of(self, queue: str, *places: str) -> list[Copy]:
@@ -111,20 +132,53 @@ class Model:
         if there is None or not there[1] or there[2] <= self.now:
             self.results[name] = outcome.state, final, self.now + KEEP
 
-    def end(self, copy: Copy, outcome: Outcome | None) -> None:
+    def end(self, copy: Copy, outcome: Outcome | None, failed: bool | None = None) -> None:
         if outcome is not None:
             self.tell(copy.id, outcome, True)
-        copy.place = "gone"
+        had_ended, copy.place = copy.place == "dead", "gone"
+        if not had_ended:
+            self.count(copy.id, outcome is not None and outcome.failed if failed is None else failed)
         if all(other.place == "gone" for other in self.copies if other.id == copy.id):
             self.known[copy.id].gone_at = self.now
 
     def bury(self, copy: Copy, reason: str, outcome: Outcome | None = None) -> None:
         if not QUEUES[copy.queue].keep_dead:
-            self.end(copy, outcome or Outcome(reason))
+            self.end(copy, outcome or Outcome(reason), True)
             return
         if outcome or reason != "parked":
             self.tell(copy.id, outcome or Outcome(reason), reason != "parked")
         copy.place, copy.reason = "parked" if reason == "parked" else "dead", reason
+        if copy.place == "dead":
+            self.count(copy.id, True)
+
+    def count(self, name: str, failed: bool) -> None:
+        """One copy of a message has ended."""
+        known = self.known[name]
+        known.failed |= failed
+        if any(copy.id == name and copy.place not in ("dead", "gone") for copy in self.copies):
+            return
+        for join in known.joins:
+            tally = self.joins.setdefault(join, Tally(until=self.now + REMEMBER))
+            tally.members.add(name)
+            tally.failed |= known.failed
+            self.come_together(tally)
+
+    def join(self, join: Join) -> None:
+        tally = self.joins.setdefault(join.id, Tally())
+        if tally.join is None:
+            tally.join, tally.until = join, None
+            self.come_together(tally)
+
+    def come_together(self, tally: Tally) -> None:
+        join = tally.join
+        if join is None or tally.closed or len(tally.members) < join.size:
+            return
+        self.close_join(tally)
+        for published in join.otherwise if tally.failed and join.otherwise is not None else join.then:
+            self.publish(published.message.id, "joined")
+
+    def close_join(self, tally: Tally) -> None:
+        tally.closed, tally.members, tally.until = True, set(), self.now + REMEMBER
 
     def come_back(self, copy: Copy, delay: float = 0.0) -> None:
         limit, ttl = QUEUES[copy.queue].max_deliveries, QUEUES[copy.queue].message_ttl
@@ -132,6 +186,8 @@ class Model:
             self.end(copy, STOPPED)
         elif limit is not None and copy.count >= limit:
             self.bury(copy, "max_deliveries")
+        elif copy.once:
+            self.bury(copy, "lost")
         else:
             copy.place, copy.due = "waiting", self.now + delay
             if delay and ttl is not None:
@@ -148,6 +204,12 @@ class Model:
         for copy in self.copies:
             if copy.place == "waiting" and copy.expires is not None and copy.expires <= self.now:
                 self.bury(copy, "expired")
+        for name, tally in list(self.joins.items()):
+            expires = None if tally.join is None else tally.join.expires
+            if expires is not None and expires <= self.now and not tally.closed:
+                self.close_join(tally)
+            if tally.until is not None and tally.until <= self.now:
+                del self.joins[name]
         for name, known in list(self.known.items()):
             if known.gone_at is not None and known.gone_at + REMEMBER <= self.now:
                 del self.known[name]
@@ -159,21 +221,40 @@ class Model:
             for copy in self.copies
         )
 
-    def publish(self, name: str, to: str, priority: int, delay: float, unique: str | None) -> tuple[str, str]:
+    def restart(self) -> None:
+        """What is transient is gone."""
+        for copy in self.of("t", "dead"):
+            self.end(copy, None)
+        for copy in self.of("t", "waiting", "parked", "leased"):
+            self.end(copy, STOPPED if self.known[copy.id].cancelled and copy.place == "leased" else DROPPED)
+
+    def publish(
+        self,
+        name: str,
+        to: str,
+        priority: int = 0,
+        delay: float = 0.0,
+        unique: str | None = None,
+        joins: tuple[str, ...] = (),
+    ) -> tuple[str, str]:
         known = self.known.get(name)
         if known is not None and known.exchange is not None:
             return ("duplicate", "") if known.exchange == to else ("refused", "id_of_another_message")
         if known is not None:
-            known.exchange, known.gone_at = to, self.now
+            known.exchange, known.gone_at, known.joins = to, self.now, joins
             self.tell(name, STOPPED, True)
+            self.count(name, STOPPED.failed)
             return "accepted", ""
         if unique is not None and self.holder(unique):
             return "refused", "unique_key_held"
-        queues = ("q", "r") if to == "x" else (to,)
+        queues = EXCHANGES.get(to, (to,))
         if "r" in queues and len(self.of("r", "waiting")) >= 4:
             return "refused", "queue_full"
-        self.known[name] = Known(queues, to, unique)
+        self.known[name] = Known(queues, to, unique, joins)
         for queue in queues:
+            while queue == "d" and len(self.of("d", "waiting")) >= 2:
+                delayed = sorted(self.of("d", "waiting"), key=lambda copy: (copy.due, copy.seq))
+                self.bury([*self.ready("d"), *delayed][0], "dropped")
             self.seq += 1
             due = self.now + delay
             ttl = QUEUES[queue].message_ttl
@@ -192,7 +273,9 @@ class Histories(RuleBasedStateMachine):
         self.model = Model()
         self.tokens: list[int] = []
         self.done: set[int] = set()
-        self.hand.declare(*QUEUES.values(), Exchange("x", "fanout"), Binding("x", "q"), Binding("x", "r"))
+        self.joined = 0
+        bindings = [Binding(exchange, queue) for exchange, queues in EXCHANGES.items() for queue in queues]
+        self.hand.declare(*QUEUES.values(), Exchange("x", "fanout"), Exchange("y", "fanout"), *bindings)
         for session in SESSIONS:
             self.open(session)
 
@@ -239,26 +322,62 @@ class Histories(RuleBasedStateMachine):
 
     @rule(
         name=st.sampled_from("abcdefghijkl"),
-        to=st.sampled_from(["q", "q", "r", "u", "x"]),
+        to=st.sampled_from(["q", "q", "r", "u", "d", "t", "x", "y"]),
         priority=st.integers(0, 4),
         delay=st.sampled_from([0.0, 0.0, 0.0, 10.0, 35.0]),
         unique=st.sampled_from([None, None, "k"]),
+        joins=st.sampled_from(JOINS),
     )
-    def publish(self, name: str, to: str, priority: int, delay: float, unique: str | None) -> None:
+    def publish(
+        self, name: str, to: str, priority: int, delay: float, unique: str | None, joins: tuple[str, ...]
+    ) -> None:
         before = self.model.receivable()
-        routing = {"queue": "", "exchange": "x"} if to == "x" else {"queue": to}
+        routing = {"queue": "", "exchange": to} if to in EXCHANGES else {"queue": to}
         not_before = self.model.now + delay if delay else None
-        more = {"priority": priority, "not_before": not_before, "unique": unique, "keep_result": KEEP}
+        more = {"priority": priority, "not_before": not_before, "unique": unique, "keep_result": KEEP, "joins": joins}
         (published,) = self.hand.send(publication(name, **routing, **more))  # type: ignore[arg-type]
-        assert (published.state, published.reason) == self.model.publish(name, to, priority, delay, unique)
+        assert (published.state, published.reason) == self.model.publish(name, to, priority, delay, unique, joins)
         if published.state in (PublishState.ACCEPTED, PublishState.DUPLICATE):
             assert sorted(published.queues) == sorted(self.model.known[name].queues)
+        self.look(before)
+
+    @rule(
+        name=st.sampled_from("jk"),
+        size=st.integers(0, 3),
+        otherwise=st.sampled_from([None, 0, 1]),
+        lasts=st.sampled_from([None, 20.0]),
+    )
+    def join(self, name: str, size: int, otherwise: int | None, lasts: float | None) -> None:
+        before = self.model.receivable()
+        self.joined += 1
+        then, instead = (
+            tuple(publication(f"{name}{self.joined}{sign}{number}", "joined") for number in range(many))
+            for sign, many in (("+", 2), ("-", otherwise or 0))
+        )
+        expires = None if lasts is None else self.model.now + lasts
+        join = Join(name, size, then, None if otherwise is None else instead, expires)
+        self.hand.send(joins=(join,))
+        self.model.join(join)
+        self.look(before)
+
+    @rule()
+    def take_what_joins_published(self) -> None:
+        before = self.model.receivable()
+        self.hand.open("another")
+        deliveries = self.hand.take("another", "joined")
+        copies = self.model.of("joined", "waiting")
+        assert sorted(delivery.message.id for delivery in deliveries) == sorted(copy.id for copy in copies)
+        for delivery in deliveries:
+            assert self.hand.settle(delivery, session="another") is SettleState.DONE
+        for copy in copies:
+            self.model.end(copy, None)
+        self.hand.close("another")
         self.look(before)
 
     @precondition(lambda self: self.model.sessions)
     @rule(
         data=st.data(),
-        wants=st.permutations(["q", "r", "u"]),
+        wants=st.permutations(RECEIVED),
         credit=st.integers(0, 4),
         holds=st.sampled_from(["untold", "all", "some"]),
         lost=st.booleans(),
@@ -311,14 +430,15 @@ class Histories(RuleBasedStateMachine):
         data=st.data(),
         verdict=st.sampled_from(list(Verdict)),
         delay=st.sampled_from([0.0, 15.0]),
-        outcome=st.sampled_from([None, OK]),
+        outcome=st.sampled_from([None, OK, FAILED]),
+        once=st.booleans(),
     )
-    def settle(self, data: st.DataObject, verdict: Verdict, delay: float, outcome: Outcome | None) -> None:
+    def settle(self, data: st.DataObject, verdict: Verdict, delay: float, outcome: Outcome | None, once: bool) -> None:
         model, before = self.model, self.model.receivable()
         session = data.draw(st.sampled_from(sorted(model.sessions)))
         mine = [copy.token for copy in model.held(session)]
         token = data.draw(st.sampled_from(mine) if mine and data.draw(st.booleans()) else st.sampled_from(self.tokens))
-        state = self.hand.settle(token, verdict, outcome, session, delay=delay)
+        state = self.hand.settle(token, verdict, outcome, session, delay=delay, once=once)
         model.sessions[session].heard = model.now
         copy = next((copy for copy in model.held(session) if copy.token == token), None)
         if copy is None:
@@ -329,6 +449,7 @@ class Histories(RuleBasedStateMachine):
             return
         assert state is SettleState.DONE
         if verdict is Verdict.KEEP:
+            copy.once |= once
             if outcome:
                 model.tell(copy.id, outcome, False)
             self.look(before)
@@ -338,7 +459,8 @@ class Histories(RuleBasedStateMachine):
             model.end(copy, outcome)
         elif verdict is Verdict.REJECT:
             model.bury(copy, "rejected", outcome)
-        elif verdict is Verdict.REQUEUE:
+        elif verdict in (Verdict.REQUEUE, Verdict.RETURN):
+            copy.count -= verdict is Verdict.RETURN
             if outcome:
                 model.tell(copy.id, outcome, False)
             model.come_back(copy, delay)
@@ -413,11 +535,16 @@ class Histories(RuleBasedStateMachine):
             ttl = QUEUES[queue].message_ttl
             expires = None if ttl is None else model.now + ttl
             copy.place, copy.seq, copy.due, copy.expires, copy.count = "waiting", model.seq, model.now, expires, 0
+            copy.once = False
         self.look(before)
 
     @rule()
     def restart(self) -> None:
+        self.open("s")  # so that the store knows the time when it ends
         self.hand.reopen()
+        if self.kind.survives:
+            self.model.restart()
+            self.hand.declare(QUEUES["t"], Binding("y", "t"))
         self.look(self.model.receivable(), Effects())
 
 
