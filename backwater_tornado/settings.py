@@ -203,6 +203,7 @@ _WORKER = (
     Setting("concurrency", Kind.WHOLE, "Tasks that run at once; the number of processors by default, 100 with async."),
     Setting("prefetch", Kind.WHOLE, "Tasks held at a time; by default as many as it does in a second."),
     Setting("grace", Kind.NUMBER, "How long tasks that run may take to end after SIGTERM, seconds.", 30.0),
+    Setting("ttl", Kind.NUMBER, "How long the broker keeps what a worker holds that is not heard of, seconds.", 30.0),
     Setting("max_tasks_per_child", Kind.WHOLE, "A process of the pool ends after so many tasks."),
     Setting("max_memory_per_child", Kind.WHOLE, "A process of the pool ends when it uses so many bytes."),
     Setting("health_file", Kind.PATH, "Write how the worker is into this file, every few seconds."),

@@ -126,7 +126,6 @@ def running_server(
         certfile, keyfile: serve over TLS with them.
         options: as `start_clear_server`; the port is chosen by the system unless `port` is given.
     """
-
     secret = secrets.token_bytes(32) if secret is None else secret
     options = _free_place() | options
 
@@ -152,7 +151,6 @@ def running_broker(
         clock: the broker's own; a test may give a `Clock`, and move it with `RunningBroker.advance`.
         options: as `start_broker`; the port is chosen by the system unless `port` is given.
     """
-
     secret = secrets.token_bytes(32) if secret is None else secret
     options = _free_place() | options
 

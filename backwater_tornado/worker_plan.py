@@ -20,6 +20,7 @@ from .keyfiles import read_keys
 from .loading import load_exposure
 from .protocol.keys import KeyRing
 from .tasks.messages import DEFAULT_QUEUE
+from .worker.consumer import TTL
 from .worker.hooks import Hooks
 from .worker.options import WorkerOptions
 
@@ -44,6 +45,7 @@ class WorkPlan:
     concurrency: int | None = None
     prefetch: int | None = None
     grace: float = 30.0
+    ttl: float = TTL
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
     health_file: str | None = None
@@ -72,7 +74,7 @@ class WorkPlan:
 
     def worker_options(self, queues: tuple[str, ...]) -> WorkerOptions:
         """For a worker of these queues."""
-        return WorkerOptions(queues=queues, prefetch=self.prefetch, grace=self.grace)
+        return WorkerOptions(queues=queues, prefetch=self.prefetch, grace=self.grace, ttl=self.ttl)
 
 
 # What is in the modules ----------------------------------------------------------------------------------------------

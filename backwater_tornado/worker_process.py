@@ -41,7 +41,7 @@ log = logging.getLogger("backwater.worker")
 HEALTH_PERIOD = 5.0
 #: A worker's client, where nothing is said. The worker itself asks until it is answered; and a settlement waits for no
 #: company, as many of them travel as one already.
-_CLIENT = {"max_attempts": 1, "coalesce_delay": 0.0}
+CLIENT = {"max_attempts": 1, "coalesce_delay": 0.0}
 
 
 def work(plan: WorkPlan, channel: ParentChannel | None = None) -> int:
@@ -88,7 +88,7 @@ class _Working:
         return end_now(1)
 
     def _connect(self) -> AsyncApp:
-        return AsyncApp(self._found.endpoints, self._found.keys, **{**_CLIENT, **self._plan.options})
+        return AsyncApp(self._found.endpoints, self._found.keys, **{**CLIENT, **self._plan.options})
 
     def _beside(self, worker: Worker, link: AsyncApp) -> Iterator[Coroutine[Any, Any, None]]:
         """What goes on beside the worker."""

@@ -1,7 +1,7 @@
 """Tasks that follow one another, or run side by side: chains, groups and chords.
 
-The broker knows all of it from the start: what comes next is sent when what is before it has ended, and nobody has to be
-there for that.
+The broker knows all of it from the start: what comes next is sent when what is before it has ended, and nobody has to
+be there for that.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ import backwater_tornado as backwater
 from backwater_tornado.testing import running_broker, running_worker
 
 with running_broker() as broker, running_worker(broker, [jobs]), backwater.App(broker.url, broker.secret) as app:
-    id = jobs.render.delay(10).id
+    task_id = jobs.render.delay(10).id
 
-    result = app.result(id)  # as another process would, that was told the id
+    result = app.result(task_id)  # as another process would, that was told the id
     seen = 0
     while not result.ready():
         progress = result.progress

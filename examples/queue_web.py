@@ -1,7 +1,7 @@
 """A web application that has its work done by workers: it answers at once, and shows how far the work is.
 
-    POST /reports      202 and where to look
-    GET /reports/ID    the state, and how far it is or what came of it
+POST /reports      202 and where to look
+GET /reports/ID    the state, and how far it is or what came of it
 """
 
 from __future__ import annotations

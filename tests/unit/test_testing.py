@@ -1,13 +1,19 @@
-"""What users test with: brokers whose clock a test moves."""
+"""What users test with: brokers whose clock a test moves, and workers that begin and end within a test."""
 
 from __future__ import annotations
+
+import math
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
 import backwater_tornado as backwater
 from backwater_tornado.broker.values import Poll
 from backwater_tornado.tasks import asks
-from backwater_tornado.testing import Clock, running_broker
+from backwater_tornado.testing import Clock, running_broker, running_worker
+from backwater_tornado.worker.hooks import Hooks
 
 
 def test_a_broker_with_a_clock_of_the_tests_own_sees_what_is_due_at_once() -> None:
@@ -49,7 +55,7 @@ def test_a_worker_runs_the_tasks_of_a_broker_and_gives_back_what_runs_in_the_end
             (tmp_path / "started").open().close()  # it runs
             assert worker.run(lambda: len(worker.worker.desk.pools)) == 1
         assert not held.ready()
-        assert broker.run(lambda: broker.broker) is broker.broker
+        (tmp_path / "go").open("w").close()  # the thread that it left behind ends
 
 
 def test_a_worker_that_is_stopped_lets_end_what_runs(tmp_path: Path) -> None:
@@ -63,3 +69,27 @@ def test_a_worker_that_is_stopped_lets_end_what_runs(tmp_path: Path) -> None:
         assert worker.stop(20.0)
         assert held.ready()
         assert worker.stop()  # again
+
+
+def test_a_worker_takes_the_queues_that_it_is_told_and_tells_its_hooks() -> None:
+    hooks, began = Hooks(), []
+    hooks.on("before_task")(lambda job: began.append(job.queue))
+    with running_broker() as broker, running_worker(broker, [math], queues=["other"], hooks=hooks, concurrency=1):
+        app = backwater.App(broker.url, broker.secret, default=False)
+        left = app.send_task("math.factorial", [3])
+        assert app.send_task("math.factorial", [4], queue="other").get(timeout=20) == 24
+        assert left.state is backwater.State.PENDING
+    assert began == ["other"]
+
+
+@pytest.mark.slow
+def test_a_worker_may_have_processes() -> None:
+    with running_broker() as broker, running_worker(broker, [os, math], pool="processes", concurrency=1):
+        app = backwater.App(broker.url, broker.secret, default=False)
+        assert app.send_task("os.getpid").get(timeout=30) != os.getpid()
+
+
+def test_a_pool_that_there_is_not_is_refused() -> None:
+    refused = pytest.raises(backwater.InvalidOption, match="pool is one of threads")
+    with running_broker() as broker, refused, running_worker(broker, [math], pool="green"):
+        pass
