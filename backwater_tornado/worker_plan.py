@@ -20,7 +20,7 @@ from .keyfiles import read_keys
 from .loading import load_exposure
 from .protocol.keys import KeyRing
 from .tasks.messages import DEFAULT_QUEUE
-from .worker.consumer import TTL
+from .worker.consumer import TTL, WAIT
 from .worker.hooks import Hooks
 from .worker.options import WorkerOptions
 
@@ -73,8 +73,9 @@ class WorkPlan:
         return self.concurrency or (ASYNC_CONCURRENCY if self.pool == "async" else os.cpu_count() or 1)
 
     def worker_options(self, queues: tuple[str, ...]) -> WorkerOptions:
-        """For a worker of these queues."""
-        return WorkerOptions(queues=queues, prefetch=self.prefetch, grace=self.grace, ttl=self.ttl)
+        """For a worker of these queues; it is heard of twice at least before the broker gives up."""
+        wait = min(WAIT, self.ttl / 2)
+        return WorkerOptions(queues=queues, prefetch=self.prefetch, grace=self.grace, ttl=self.ttl, wait=wait)
 
 
 # What is in the modules ----------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def start(folder: Path, ready: str, *words: str) -> tuple[subprocess.Popen[bytes
 
 def start_worker(folder: Path) -> subprocess.Popen[bytes]:
     """What it runs is found as any module is: here by its file."""
-    return start(folder, "working on", "worker", str(HERE / "jobs.py"), "--concurrency", "4", "--ttl", "8")[0]
+    return start(folder, "working on", "worker", str(HERE / "jobs.py"), "--concurrency", "4", "--ttl", "4")[0]
 
 
 def show_tasks(folder: Path) -> None:
@@ -185,7 +185,7 @@ def show_kill(folder: Path, worker: subprocess.Popen[bytes]) -> subprocess.Popen
     print(f"process {worker.pid} was at page {result.progress['page']} of 20, and is killed (-9)")
     worker.wait()
     other = start_worker(folder)
-    print(f"another worker runs as process {other.pid}; the broker waits 8 s for the first one")
+    print(f"another worker runs as process {other.pid}; the broker waits 4 s for the first one")
     began = time.perf_counter()
     while result.progress and result.progress["pid"] == worker.pid:
         time.sleep(0.05)
@@ -278,7 +278,7 @@ if __name__ == "__main__":
 #
 # -- a worker that is killed in the middle of a task
 # process ... was at page ... of 20, and is killed (-9)
-# another worker runs as process ...; the broker waits 8 s for the first one
+# another worker runs as process ...; the broker waits 4 s for the first one
 # process ... got the task after ... s
 # result                                   -> 20 pages
 #

@@ -107,7 +107,12 @@ def test_it_runs_what_is_sent_in_every_pool(site: Site, pool: str) -> None:
 def test_it_says_what_it_serves(site: Site) -> None:
     with site.worker("-A", "tasks", "--concurrency", "3", "--prefetch", "5") as worker:
         worker.wait_for("working on the queues default, reports")
-        for said in (r"tasks\.add\(x: int, y: int = 0\) -> int", r"async tasks\.report", "threads, 3 at a time", "key: site"):
+        for said in (
+            r"tasks\.add\(x: int, y: int = 0\) -> int",
+            r"async tasks\.report",
+            "threads, 3 at a time",
+            "key: site",
+        ):
             assert re.search(said, worker.said), said
 
 

@@ -10,6 +10,7 @@ import pytest
 import backwater_tornado as backwater
 from backwater_tornado.errors import InvalidKey, InvalidOption
 from backwater_tornado.protocol.keys import format_key
+from backwater_tornado.worker.options import WorkerOptions
 from backwater_tornado.worker_plan import ASYNC_CONCURRENCY, WorkPlan, find_work, queues_of
 
 MODULE = """
@@ -56,6 +57,7 @@ def write(folder: Path, name: str, more: str = "") -> str:
         {"max_memory_per_child": 1},
         {"prefetch": 0},
         {"grace": -1.0},
+        {"ttl": 0.0},
     ],
 )
 def test_what_cannot_be_is_refused_by_name(wrong: dict[str, Any]) -> None:
@@ -98,3 +100,9 @@ def test_without_a_broker_it_is_said_what_to_give(folder: Path) -> None:
         find_work(WorkPlan(modules=(several,)))
     with pytest.raises(InvalidKey):
         find_work(WorkPlan(modules=("none",), broker="http://a"))
+
+
+def test_a_worker_that_the_broker_soon_gives_up_is_heard_of_sooner() -> None:
+    assert WorkPlan(modules=()).worker_options(("default",)) == WorkerOptions()
+    hasty = WorkPlan(modules=(), ttl=3.0).worker_options(("default",))
+    assert (hasty.ttl, hasty.wait) == (3.0, 1.5)
