@@ -151,10 +151,17 @@ TABLE: Mapping[str, May] = {
     "terminal": May("errors protocol.codec erlang findings exposure", "click rich"),
     "serve": May("errors options exposure keyfiles loading server broker_server"),
     "task_commands": May("errors app results tasks options flags keyfiles settings terminal", "click rich"),
-    "supervisor": May("errors serve"),
+    "supervisor": May("errors serve worker_plan"),
+    "logs": May("errors", never=IMPURE.replace("logging", "")),
+    "worker_plan": May("errors app exposure keyfiles loading protocol.keys tasks.messages worker", never="time asyncio"),
+    "worker_pools": May("errors worker worker_plan", never="time asyncio"),
+    "worker_process": May("errors app broker.values periodic serve tasks worker worker_plan worker_pools", "tornado"),
+    "worker_commands": May(
+        "errors flags keyfiles logs options serve settings supervisor worker_plan worker_process", "click"
+    ),
     "cli": May(
         f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading periodic_commands queue_commands "
-        "serving_commands task_commands settings terminal",
+        "serving_commands task_commands worker_commands settings terminal",
         "click",
     ),
     "tables": May("errors broker.values protocol.codec tasks.messages tasks.schedule", "click rich", IMPURE),
@@ -162,7 +169,7 @@ TABLE: Mapping[str, May] = {
     "queue_commands": May(
         "errors broker.values client flags keyfiles options settings tables terminal", "click rich", IMPURE
     ),
-    "serving_commands": May("errors flags keyfiles options serve settings supervisor", "click"),
+    "serving_commands": May("errors flags keyfiles logs options serve settings supervisor", "click"),
     "__main__": May("cli"),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import urllib.request
@@ -107,19 +106,14 @@ def test_it_runs_what_is_sent_in_every_pool(site: Site, pool: str) -> None:
 def test_it_says_what_it_serves(site: Site) -> None:
     with site.worker("-A", "tasks", "--concurrency", "3", "--prefetch", "5") as worker:
         worker.wait_for("working on the queues default, reports")
-        for said in (
-            r"tasks\.add\(x: int, y: int = 0\) -> int",
-            r"async tasks\.report",
-            "threads, 3 at a time",
-            "key: site",
-        ):
-            assert re.search(said, worker.said), said
+        for said in ("tasks.add(x: int, y: int = 0) -> int", "async tasks.report", "threads, 3 at a time", "key: site"):
+            assert said in worker.said
 
 
 def test_a_task_may_send_others(site: Site) -> None:
     with site.worker():
-        id = site.send("send", 1).get(PATIENCE)
-        assert site.app.result(str(id)).get(PATIENCE) == 2
+        sent = site.send("send", 1).get(PATIENCE)
+        assert site.app.result(str(sent)).get(PATIENCE) == 2
 
 
 def test_what_runs_may_end_after_sigterm(site: Site) -> None:
@@ -134,7 +128,7 @@ def test_what_runs_may_end_after_sigterm(site: Site) -> None:
 
 def test_a_second_signal_gives_back_what_runs(site: Site) -> None:
     with site.worker("tasks", "--pool", "processes") as worker:
-        result, go = site.hold()
+        result, _ = site.hold()
         for _ in range(2):
             worker.signal(signal.SIGINT)
             worker.wait_for("stopping")
