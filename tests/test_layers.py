@@ -153,7 +153,9 @@ TABLE: Mapping[str, May] = {
     "task_commands": May("errors app results tasks options flags keyfiles settings terminal", "click rich"),
     "supervisor": May("errors serve worker_plan"),
     "logs": May("errors", never=IMPURE.replace("logging", "")),
-    "worker_plan": May("errors app exposure keyfiles loading protocol.keys tasks.messages worker", never="time asyncio"),
+    "worker_plan": May(
+        "errors app exposure keyfiles loading protocol.keys tasks.messages worker", never="time asyncio socket"
+    ),
     "worker_pools": May("errors worker worker_plan", never="time asyncio"),
     "worker_process": May("errors app broker.values periodic serve tasks worker worker_plan worker_pools", "tornado"),
     "worker_commands": May(

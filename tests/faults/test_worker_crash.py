@@ -1,0 +1,20 @@
+"""Workers and brokers that are killed in the middle: what was accepted runs, and nothing twice that had been settled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.campaign import run
+
+# Real processes: once, on the source tree.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@pytest.mark.parametrize("pool", ["threads", "processes", "async"])
+def test_every_task_runs_though_workers_and_brokers_are_killed(tmp_path: Path, pool: str) -> None:
+    report = run(tmp_path, pool, 1000, ["worker", "broker", "both"])
+    assert report.accepted == report.begun == report.results == 1000
+    assert report.wrong == []
+    assert report.twice <= report.in_flight
