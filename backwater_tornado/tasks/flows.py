@@ -110,9 +110,9 @@ def wait_flow(
     missing = dict.fromkeys(ids)
     found: dict[str, Result] = {}
     while missing:
-        looking = list(missing) if len(missing) > 1 else []
-        for portion in _slices(looking):
-            _move((yield from _ask_results(portion, 0.0, until, clock)), missing, found)
+        if len(missing) > 1:
+            look = yield from _look(list(missing), lambda portion: _ask_results(portion, 0.0, until, clock))
+            _move(look, missing, found)
         if missing:
             _move((yield from _ask_results([next(reversed(missing))], wait, until, clock)), missing, found)
         if missing and until is not None and clock() >= until:
@@ -180,10 +180,24 @@ def _too_late(missing: int) -> DeadlineExceeded:
 
 def look_flow(ids: Iterable[str]) -> Flow[list[Result | None]]:
     """The last known of each, now."""
-    found: list[Result | None] = []
-    for portion in _slices(list(ids)):
-        found += yield asks.results(portion)
+    return (yield from _look(list(ids), _ask_once))
+
+
+def _ask_once(ids: Sequence[str]) -> Flow[list[Result | None]]:
+    found: list[Result | None] = yield asks.results(ids)
     return found
+
+
+def _look(ids: Sequence[str], ask: Callable[[Sequence[str]], Flow[list[Result | None]]]) -> Flow[list[Result | None]]:
+    """Of each what is known; None is asked for again as long as more comes: it may just not have fitted in."""
+    found: dict[str, Result] = {}
+    for portion in _slices(ids):
+        asked, known = portion, -1
+        while asked and known < len(found):
+            known = len(found)
+            found |= {each.id: each for each in (yield from ask(asked)) if each is not None}
+            asked = [each for each in asked if each not in found]
+    return [found.get(each) for each in ids]
 
 
 def revoke_flow(ids: Iterable[str], outcome: Outcome) -> Flow[None]:

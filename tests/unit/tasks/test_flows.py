@@ -69,6 +69,8 @@ class Broker:
         self.ended: dict[str, float] = {}
         self.refused: dict[str, Published] = {}
         self.sent: list[tuple[list[Join], list[Publication]]] = []
+        #: Results that fit into one answer.
+        self.most = 10**9
 
     def clock(self) -> float:
         return self.now
@@ -101,7 +103,11 @@ class Broker:
 
         if not any(each is not None and each.final for each in look()):
             self.now = min(self.now + wait, *(self.ended.get(each, 1e9) for each in ids), 1e9)
-        return look()
+        fitting, room = look(), self.most
+        for place, each in enumerate(fitting):
+            room -= each is not None
+            fitting[place] = each if room >= 0 else None
+        return fitting
 
     def cancel(self, ids: list[str], outcome: Outcome) -> None:
         pass
@@ -345,6 +351,22 @@ def test_the_last_known_is_given_in_order() -> None:
     broker.ended = {"a": 0.0, "c": 1e6}
     found = drive(look_flow(["a", "b", "c"]), broker)
     assert [None if each is None else each.final for each in found] == [True, None, False]
+
+
+def test_what_did_not_fit_into_an_answer_is_asked_for_again() -> None:
+    broker = Broker()
+    broker.most, broker.ended = 2, {"a": 0.0, "b": 0.0, "c": 0.0, "d": 1e6, "e": 0.0}
+    assert wait(broker, "a", "b", "c", "e", timeout=0) == ["a", "b", "c", "e"]
+    broker.asks.clear()
+    found = drive(look_flow(["a", "b", "unknown", "c", "d", "e", "a"]), broker)
+    assert [each and each.id for each in found] == ["a", "b", None, "c", "d", "e", "a"]
+    assert [len(each.args[0]) for each in broker.asks] == [7, 4, 2, 1]
+
+
+def test_what_is_not_known_is_not_asked_for_again() -> None:
+    broker = Broker()
+    assert drive(look_flow(["a", "b"]), broker) == [None, None]
+    assert len(broker.asks) == 1
 
 
 def test_a_revocation_says_how_it_ends() -> None:
