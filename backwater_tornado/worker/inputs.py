@@ -53,14 +53,23 @@ class Inputs(Generic[W]):
                 self._ready(one, {each: found[each] for each in ids})
 
     async def _fetch(self, ids: list[str]) -> dict[str, Result | None]:
+        """None is asked for again as long as more comes: it may just not have fitted into the answer."""
+        found: dict[str, Result] = {}
+        asked, known = ids, -1
+        while asked and known < len(found):
+            known = len(found)
+            found |= {each.id: each for each in await self._ask(asked) if each is not None}
+            asked = [each for each in asked if each not in found]
+        return {each: found.get(each) for each in ids}
+
+    async def _ask(self, ids: list[str]) -> list[Result | None]:
         try:
-            found: list[Result | None] = await self._line.insist(lambda: asks.results(ids))
-            return dict(zip(ids, found, strict=True))
+            return await self._line.insist(lambda: asks.results(ids))
         except ResultTooLarge as error:
             if len(ids) == 1:
-                return {ids[0]: Result(ids[0], failed(error), True, 0.0)}
+                return [Result(ids[0], failed(error), True, 0.0)]
         half = len(ids) // 2
-        return {**await self._fetch(ids[:half]), **await self._fetch(ids[half:])}
+        return [*await self._ask(ids[:half]), *await self._ask(ids[half:])]
 
 
 def _portions(ids: list[str]) -> Iterator[list[str]]:
