@@ -70,6 +70,8 @@ TABLE: Mapping[str, May] = {
     "protocol.erlang.notation": May(f"{TERMS} {SHAPES} protocol.erlang.printing", never=IMPURE),
     "broker": May("errors broker", "msgspec", never=IMPURE),
     "broker.broker": May("errors context marks protocol.keys broker", "msgspec", never="os random secrets uuid socket"),
+    "broker.asking": May("protocol.keys broker", never=IMPURE.replace("time ", "")),
+    "broker.administration": May("marks broker", "msgspec", IMPURE.replace("time ", "")),
     "broker.permissions": May("errors context protocol.keys broker.values", never=IMPURE),
     "broker.waiting": May("broker.values", never="time os random secrets uuid socket logging"),
     "broker.stores": May("errors broker", never=IMPURE),

@@ -205,7 +205,7 @@ def test_a_waiting_poll_keeps_its_session_alive() -> None:
             # Each look of the poll is told the time; it looks thrice within the time to live.
             clock.now += 0.05
             await asyncio.sleep(0.05)
-            await broker._performer.perform(lambda store: store.sweep(clock.now))
+            await broker.performer.perform(lambda store: store.sweep(clock.now))
         assert not waiting.done()
         waiting.cancel()
         assert await broker.settle("brief", [Settlement(held.deliveries[0].token)]) == [SettleState.DONE]
@@ -218,10 +218,10 @@ def test_a_session_that_is_gone_is_told_so() -> None:
         with pytest.raises(SessionGone):
             await broker.receive("nobody", WANT)
         clock.now += 31
-        await broker._performer.perform(lambda store: store.sweep(clock.now))
+        await broker.performer.perform(lambda store: store.sweep(clock.now))
         with pytest.raises(SessionGone):
             await broker.receive("w", WANT)
-        assert broker._receivers._known == {}
+        assert broker.receivers._known == {}
 
     brokering(test)
 
@@ -236,7 +236,7 @@ def test_a_poll_that_was_given_up_leaves_nothing_behind() -> None:
             await asyncio.sleep(0)
             results.cancel()
             await asyncio.gather(results, return_exceptions=True)
-        waiters = broker._waiters
+        waiters = broker.waiters
         assert (waiters._by_queue, waiters._by_result, waiters._polls) == ({}, {}, {})
 
     brokering(test)

@@ -225,8 +225,8 @@ def test_sessions_that_have_gone_are_forgotten() -> None:
     async def test(broker: Broker, clock: Clock) -> None:
         await broker.open_session("silent", 1.0)
         clock.now += 3.5
-        broker._receivers.forget_silent(clock.now)
-        assert list(broker._receivers._known) == ["\nw"]
+        broker.receivers.forget_silent(clock.now)
+        assert list(broker.receivers._known) == ["\nw"]
 
     brokering(test)
 
@@ -234,13 +234,13 @@ def test_sessions_that_have_gone_are_forgotten() -> None:
 def test_what_nothing_is_heard_of_is_forgotten_in_time() -> None:
     async def test(broker: Broker, clock: Clock) -> None:
         await broker.open_session("silent", 1.0)
-        broker._traffic.published("", ["idle"], 1, 1, time.monotonic() - 100)
+        broker.traffic.published("", ["idle"], 1, 1, time.monotonic() - 100)
         clock.now += 4
         broker.start()
         for _ in range(20):
             await asyncio.sleep(0)
-        assert list(broker._receivers._known) == ["\nw"]
-        assert broker._traffic._queues == {}
+        assert list(broker.receivers._known) == ["\nw"]
+        assert broker.traffic._queues == {}
 
     brokering(test)
 
@@ -268,7 +268,7 @@ def test_what_is_out_is_listed_with_who_has_it() -> None:
         await broker.receive("v", Poll(WANT.wants, 0, batch.number, ()))
         assert await broker.leased("v") == []
         assert [each.held for each in await broker.sessions()] == [0, 1]
-        broker._receivers.forget("\nw")
+        broker.receivers.forget("\nw")
         assert await broker.leased("w") == [Lease("w", "", held.token, "a")]
 
     brokering(test)
