@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -95,10 +96,15 @@ class Broker(Administration):
         return found
 
     def _count_published(self, given: Sequence[Publication], found: Sequence[Published]) -> None:
-        taken = [each for each, answer in zip(given, found, strict=True) if answer.state is PublishState.ACCEPTED]
-        queues = (name for answer in found if answer.state is PublishState.ACCEPTED for name in answer.queues)
-        size = sum(size_of(each.message) for each in taken)
-        self.traffic.published(self.may.caller(), queues, len(taken), size, time.monotonic())
+        copies: dict[str, int] = {}
+        messages = size = 0
+        for publication, answer in zip(given, found, strict=True):
+            if answer.state is PublishState.ACCEPTED:
+                messages += 1
+                size += size_of(publication.message)
+                for queue in answer.queues:
+                    copies[queue] = copies.get(queue, 0) + 1
+        self.traffic.published(self.may.caller(), copies, messages, size, time.monotonic())
 
     @expose(idempotent=True)
     async def receive(self, session: Name, poll: Poll, wait: Span = 0.0, packed: bool = False) -> Batch | bytes:
@@ -121,7 +127,7 @@ class Broker(Administration):
                     break
         if batch.deliveries and known.hand_out(batch, self.clock()):
             size = sum(size_of(each.message) for each in batch.deliveries)
-            received = (each.queue for each in batch.deliveries)
+            received = Counter(each.queue for each in batch.deliveries)
             self.traffic.received(self.may.caller(), received, size, time.monotonic())
         return pack(batch) if packed else batch
 
@@ -152,14 +158,15 @@ class Broker(Administration):
 
     def _count_settled(self, session: str, given: Sequence[Settlement], found: Sequence[SettleState]) -> None:
         out = self.receivers.hear(session, self.clock()).out
-        ended, acked = 0, []
+        ended = 0
+        acked: Counter[str] = Counter()
         for settlement, state in zip(given, found, strict=True):
             if settlement.verdict is Verdict.KEEP or settlement.token not in out:
                 continue  # it goes on, or was told before
             queue, _ = out.pop(settlement.token)
             ended += state is SettleState.DONE
             if state is SettleState.DONE and settlement.verdict is Verdict.ACK:
-                acked.append(queue)
+                acked[queue] += 1
         self.traffic.settled(self.may.caller(), ended, acked, time.monotonic())
 
     @expose(idempotent=True)

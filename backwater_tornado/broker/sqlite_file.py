@@ -78,7 +78,8 @@ class SqliteFile:
                 raise
             except (OSError, sqlite3.Error) as exc:
                 self.close()
-                raise ConfigurationError(f"the store {str(self._path)!r} cannot be opened: {exc}") from exc
+                advice = "; restore it from a backup" if "malformed" in str(exc) else ""
+                raise ConfigurationError(f"the store {str(self._path)!r} cannot be opened: {exc}{advice}") from exc
             _OPEN.add(self)
 
     @contextlib.contextmanager
@@ -323,7 +324,9 @@ def _lock(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         os.close(fd)
-        raise ConfigurationError(f"the store {str(path)!r} is in use by another broker") from exc
+        raise ConfigurationError(
+            f"the store {str(path)!r} is in use by another broker; stop that one, or name another store"
+        ) from exc
     return fd
 
 

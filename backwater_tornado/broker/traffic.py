@@ -8,11 +8,13 @@ Rule: no clock; counts what it is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from .values import QueueRates, SiteCounts
 
+#: How many, of each queue.
+Counts = Mapping[str, int]
 #: Seconds that a rate looks back, and the parts that it looks at.
 SPAN: Final = 60.0
 _SLOTS: Final = 12
@@ -40,9 +42,11 @@ class Recent:
 
     def _move(self, now: float) -> None:
         slot = int(now // _SLOT)
+        if slot <= self._slot:
+            return
         for passed in range(max(self._slot + 1, slot - _SLOTS + 1), slot + 1):
             self._counts[passed % _SLOTS] = 0
-        self._slot = max(slot, self._slot)
+        self._slot = slot
 
 
 class _Site:
@@ -73,21 +77,22 @@ class Traffic:
         """A call came, at a moment in Unix seconds."""
         self._site(key_id).heard = moment
 
-    def published(self, key_id: str, queues: Iterable[str], messages: int, size: int, now: float) -> None:
-        """Messages were accepted, a copy into each of the queues; `size` bytes in all."""
+    def published(self, key_id: str, copies: Counts, messages: int, size: int, now: float) -> None:
+        """Messages were accepted, with so many copies into each queue; `size` bytes in all."""
         site = self._site(key_id)
         site.published += messages
         site.bytes_in += size
-        self._count(0, queues, now)
+        self._count(0, copies, now)
 
-    def received(self, key_id: str, queues: Iterable[str], size: int, now: float) -> None:
-        """Messages were handed out, one of each of the queues; `size` bytes in all."""
+    def received(self, key_id: str, messages: Counts, size: int, now: float) -> None:
+        """So many messages of each queue were handed out; `size` bytes in all."""
         site = self._site(key_id)
         site.bytes_out += size
-        site.received += self._count(1, queues, now)
+        site.received += sum(messages.values())
+        self._count(1, messages, now)
 
-    def settled(self, key_id: str, messages: int, acked: Iterable[str], now: float) -> None:
-        """Deliveries have ended; of them acknowledged, one of each of the queues."""
+    def settled(self, key_id: str, messages: int, acked: Counts, now: float) -> None:
+        """Deliveries have ended; of them, so many of each queue were acknowledged."""
         self._site(key_id).settled += messages
         self._count(2, acked, now)
 
@@ -121,13 +126,9 @@ class Traffic:
             site = self._sites[key_id] = _Site()
         return site
 
-    def _count(self, kind: int, queues: Iterable[str], now: float) -> int:
-        counts: dict[str, int] = {}
-        for name in queues:
-            counts[name] = counts.get(name, 0) + 1
+    def _count(self, kind: int, counts: Counts, now: float) -> None:
         for name, count in counts.items():
             recent = self._queues.get(name)
             if recent is None:
                 recent = self._queues[name] = (Recent(), Recent(), Recent())
             recent[kind].add(count, now)
-        return sum(counts.values())

@@ -325,7 +325,7 @@ def _harm(path: Path, harm: str) -> str:
     if harm == "cut short":
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
-        return "database disk image is malformed"
+        return "database disk image is malformed; restore it from a backup"
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 999" if harm == "newer" else "PRAGMA application_id = 5")
     db.close()

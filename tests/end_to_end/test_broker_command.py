@@ -113,7 +113,7 @@ def test_a_second_broker_on_a_file_says_what_to_do_and_harms_nothing(folder: Pat
         verb(caller, "declare", [], [Queue("jobs")], [])
         second = run(folder, "broker", "--secret-file", "site.key", "--port", "0")
         assert (second.returncode, second.stdout) == (2, "")
-        assert "backwater.db' is in use by another broker" in second.stderr
+        assert "backwater.db' is in use by another broker; stop that one, or name another store" in second.stderr
         assert publish(caller, "a") == {PublishState.ACCEPTED}
         assert receive(caller) == [b"body of a"]
 

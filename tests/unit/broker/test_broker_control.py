@@ -234,7 +234,7 @@ def test_sessions_that_have_gone_are_forgotten() -> None:
 def test_what_nothing_is_heard_of_is_forgotten_in_time() -> None:
     async def test(broker: Broker, clock: Clock) -> None:
         await broker.open_session("silent", 1.0)
-        broker.traffic.published("", ["idle"], 1, 1, time.monotonic() - 100)
+        broker.traffic.published("", {"idle": 1}, 1, 1, time.monotonic() - 100)
         clock.now += 4
         broker.start()
         for _ in range(20):
