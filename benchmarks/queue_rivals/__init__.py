@@ -44,6 +44,16 @@ RIVALS: dict[str, Rival] = {
         guarantee=_SAFE,
         ours=True,
     ),
+    "ours-processes": Rival(
+        about="backwater, plain functions in one process of the worker; all requests signed",
+        module="ours",
+        library="",
+        service="ours",
+        worker=(*_OURS, "--pool", "processes", "--concurrency", "1"),
+        bulk="app.send_many()",
+        guarantee=_SAFE,
+        ours=True,
+    ),
     "celery-redis": Rival(
         about="Celery, broker and results in Redis, prefork with one child",
         module="celery_app",
