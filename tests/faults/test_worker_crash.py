@@ -1,4 +1,4 @@
-"""Workers and brokers that are killed in the middle: what was accepted runs, and nothing twice that had been settled."""
+"""Workers and brokers killed in the middle: what was accepted runs, and nothing twice that had been settled."""
 
 from __future__ import annotations
 
