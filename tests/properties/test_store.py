@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -47,6 +48,17 @@ RECEIVED = [name for name in QUEUES if name != "joined"]
 EXCHANGES = {"x": ("q", "r"), "y": ("t", "d")}
 DROPPED = Outcome("dropped", failed=True)
 JOINS = [(), (), ("j",), ("k",), ("j", "k")]
+#: To be published, with the name of a queue or of an exchange.
+PUBLICATIONS = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from("abcdefghijkl"),
+        "to": st.sampled_from(["q", "q", "r", "u", "d", "t", "x", "y"]),
+        "priority": st.integers(0, 4),
+        "delay": st.sampled_from([0.0, 0.0, 0.0, 10.0, 35.0]),
+        "unique": st.sampled_from([None, None, "k"]),
+        "joins": st.sampled_from(JOINS),
+    }
+)
 
 
 @dataclass
@@ -215,11 +227,13 @@ class Model:
                 del self.known[name]
                 self.copies = [copy for copy in self.copies if copy.id != name]
 
-    def holder(self, unique: str) -> bool:
-        return any(
-            self.known[copy.id].unique == unique and copy.place in ("waiting", "leased", "parked")
+    def holder(self, unique: str) -> str | None:
+        held = (
+            copy.id
             for copy in self.copies
+            if self.known[copy.id].unique == unique and copy.place in ("waiting", "leased", "parked")
         )
+        return next(held, None)
 
     def restart(self) -> None:
         """What is transient is gone."""
@@ -245,7 +259,7 @@ class Model:
             self.tell(name, STOPPED, True)
             self.count(name, STOPPED.failed)
             return "accepted", ""
-        if unique is not None and self.holder(unique):
+        if unique is not None and self.holder(unique) is not None:
             return "refused", "unique_key_held"
         queues = EXCHANGES.get(to, (to,))
         if "r" in queues and len(self.of("r", "waiting")) >= 4:
@@ -320,25 +334,22 @@ class Histories(RuleBasedStateMachine):
             self.model.close(session)
         self.look(before)
 
-    @rule(
-        name=st.sampled_from("abcdefghijkl"),
-        to=st.sampled_from(["q", "q", "r", "u", "d", "t", "x", "y"]),
-        priority=st.integers(0, 4),
-        delay=st.sampled_from([0.0, 0.0, 0.0, 10.0, 35.0]),
-        unique=st.sampled_from([None, None, "k"]),
-        joins=st.sampled_from(JOINS),
-    )
-    def publish(
-        self, name: str, to: str, priority: int, delay: float, unique: str | None, joins: tuple[str, ...]
-    ) -> None:
-        before = self.model.receivable()
-        routing = {"queue": "", "exchange": to} if to in EXCHANGES else {"queue": to}
-        not_before = self.model.now + delay if delay else None
-        more = {"priority": priority, "not_before": not_before, "unique": unique, "keep_result": KEEP, "joins": joins}
-        (published,) = self.hand.send(publication(name, **routing, **more))  # type: ignore[arg-type]
-        assert (published.state, published.reason) == self.model.publish(name, to, priority, delay, unique, joins)
-        if published.state in (PublishState.ACCEPTED, PublishState.DUPLICATE):
-            assert sorted(published.queues) == sorted(self.model.known[name].queues)
+    @rule(publications=st.lists(PUBLICATIONS, min_size=1, max_size=5))
+    def publish(self, publications: list[dict[str, Any]]) -> None:
+        model, before = self.model, self.model.receivable()
+        sent, expected = [], []
+        for drawn in publications:
+            name, to, delay = drawn["name"], drawn["to"], drawn["delay"]
+            more = {each: drawn[each] for each in ("priority", "unique", "joins")}
+            routing = {"queue": "", "exchange": to} if to in EXCHANGES else {"queue": to}
+            not_before = model.now + delay if delay else None
+            sent.append(publication(name, **routing, **more, not_before=not_before, keep_result=KEEP))
+            expected.append(model.publish(name, to, delay=delay, **more))
+        published = self.hand.send(*sent)
+        assert [(each.state, each.reason) for each in published] == expected
+        for each, drawn in zip(published, publications, strict=True):
+            if each.state in (PublishState.ACCEPTED, PublishState.DUPLICATE):
+                assert sorted(each.queues) == sorted(model.known[drawn["name"]].queues)
         self.look(before)
 
     @rule(
@@ -528,7 +539,7 @@ class Histories(RuleBasedStateMachine):
             if copy.place == "dead" and all(other.place in ("dead", "gone") for other in others):
                 model.known[name].cancelled = False
             unique = model.known[name].unique
-            if unique is not None and copy.place == "dead" and model.holder(unique):
+            if unique is not None and copy.place == "dead" and model.holder(unique) not in (None, name):
                 model.known[name].unique = None
             model.results.pop(name, None)
             model.seq += 1
