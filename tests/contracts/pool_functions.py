@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
+import subprocess
+import sys
+import threading
 import time
 from typing import Any
 
@@ -175,13 +179,44 @@ async def async_sleep() -> None:
     await asyncio.sleep(3600)
 
 
+# For processes alone --------------------------------------------------------------------------------------------------
+
+
 @expose
 def plain_pid() -> int:
     return os.getpid()
 
 
 @expose
-async def async_pid() -> int:
+def plain_exit(code: int) -> None:
+    os._exit(code)
+
+
+@expose
+def plain_echo(value: bytes) -> bytes:
+    task: Any = current_task()
+    task.progress(value)
+    return value
+
+
+@expose
+def plain_log(text: str) -> None:
+    logging.getLogger("tests").info(text)
+
+
+@expose
+def plain_spawn() -> int:
+    """Waits for a program that never ends."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]) as program:
+        task: Any = current_task()
+        task.progress(program.pid)
+        return program.wait()
+
+
+@expose
+def plain_linger() -> int:
+    """Leaves a thread behind that keeps its process from ending."""
+    threading.Thread(target=threading.Event().wait).start()
     return os.getpid()
 
 

@@ -9,18 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 
 from backwater_tornado import errors
 from backwater_tornado.broker.values import Outcome
-from backwater_tornado.exposure import Exposure
 from backwater_tornado.protocol.codec import MSGPACK
-from backwater_tornado.tasks.outcomes import error_of, read_outcome
 from backwater_tornado.tasks.states import State
 from backwater_tornado.worker import pools
 from backwater_tornado.worker.frames import Plan
@@ -28,11 +24,9 @@ from backwater_tornado.worker.jobs import End, Ending, Job, Stop
 from backwater_tornado.worker.pools import Pool
 from backwater_tornado.worker.process_pool import process_pool
 from backwater_tornado.worker.thread_pool import thread_pool
+from tests.contracts.pool_hand import FUNCTIONS, PATIENCE, Gate, Hand, error_in, find, value_of
 
-FUNCTIONS = "tests.contracts.pool_functions"
-#: Seconds; reached only when something is broken.
-PATIENCE = 40.0
-#: A soft limit, or a hard one, that is to be reached.
+#: A soft limit, or a hard one, that is to be reached, seconds.
 SHORT = 0.3
 
 
@@ -65,66 +59,15 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return found
 
 
-@pytest.fixture(scope="module")
-def exposure() -> Exposure:
-    return Exposure.of(FUNCTIONS)
-
-
-@dataclass(eq=False)
-class Running:
-    """A job in a pool, as its worker sees it."""
-
-    job: Job
-    ended: asyncio.Future[Ending]
-    told: list[Any] = field(default_factory=list)
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    endings: int = 0
-
-    def done(self, job: Job, ending: Ending) -> None:
-        assert job is self.job
-        self.endings += 1
-        self.ended.set_result(ending)
-
-    def tell(self, job: Job, outcome: Outcome) -> None:
-        assert job is self.job
-        assert not self.ended.done()
-        assert outcome.state == State.PROGRESS
-        self.told.append(read_outcome(outcome))
-        self.begun.set()
-
-
-class Hand:
-    """Gives jobs to a pool."""
-
-    def __init__(self, kind: Kind, size: int, exposure: Exposure) -> None:
-        self.kind = kind
-        self.pool = kind.make(size)
-        self._exposure = exposure
-        self._tokens = iter(range(1, 1_000_000))
-        self.started: list[Running] = []
-
-    def start(self, name: str, *args: Any, **fields: Any) -> Running:
-        name = f"{self.kind.flavour}_{name}"
-        token = next(self._tokens)
-        job = Job(token, f"id-{token}", f"{FUNCTIONS}.{name}", MSGPACK.encode([args, {}]), "", **fields)
-        running = Running(job, asyncio.get_running_loop().create_future())
-        self.started.append(running)
-        self.pool.start(job, self._exposure.find(FUNCTIONS, name), running.done, running.tell)
-        return running
-
-    async def run(self, name: str, *args: Any, **fields: Any) -> Ending:
-        return await self.start(name, *args, **fields).ended
-
-
 Test = Callable[[Hand], Awaitable[None]]
 
 
 @pytest.fixture
-def run(kind: Kind, exposure: Exposure) -> Iterator[Callable[..., None]]:
+def run(kind: Kind) -> Iterator[Callable[..., None]]:
     def run_test(test: Test, size: int = 2) -> None:
         async def main() -> None:
             async with asyncio.timeout(PATIENCE):
-                hand = Hand(kind, size, exposure)
+                hand = Hand(kind.make(size), kind.flavour)
                 try:
                     await test(hand)
                 finally:
@@ -134,54 +77,6 @@ def run(kind: Kind, exposure: Exposure) -> Iterator[Callable[..., None]]:
         asyncio.run(main())
 
     return run_test  # type: ignore[return-value]
-
-
-class Gate:
-    """Functions wait here until they are let go."""
-
-    def __init__(self) -> None:
-        self._writers: list[asyncio.StreamWriter] = []
-        self._arrived = asyncio.Semaphore(0)
-        self.port = 0
-
-    def _enter(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        self._arrived.release()
-
-    async def entered(self) -> None:
-        """Wait until one more has come."""
-        await self._arrived.acquire()
-
-    async def open(self) -> None:
-        """Let all go that are there."""
-        writers, self._writers = self._writers, []
-        for writer in writers:
-            writer.close()
-
-    @classmethod
-    @asynccontextmanager
-    async def made(cls) -> AsyncIterator[Gate]:
-        gate = cls()
-        server = await asyncio.start_server(gate._enter, "127.0.0.1", 0)
-        gate.port = server.sockets[0].getsockname()[1]
-        try:
-            yield gate
-        finally:
-            await gate.open()
-            server.close()
-
-
-def value_of(ending: Ending) -> Any:
-    assert ending.end is End.DONE
-    assert ending.outcome is not None
-    assert ending.outcome.state == State.SUCCESS
-    return read_outcome(ending.outcome)
-
-
-def error_in(ending: Ending, state: State = State.FAILURE) -> Exception:
-    assert ending.outcome is not None
-    assert ending.outcome.state == state
-    return error_of(ending.outcome)
 
 
 # How runs end --------------------------------------------------------------------------------------------------------
@@ -285,8 +180,8 @@ def test_whoever_cannot_take_an_ending_does_not_stop_the_pool(
         def refuse(job: Job, _: object) -> None:
             raise ValueError("not now")
 
-        job = Job(1_000_000, "odd", f"{FUNCTIONS}.{hand.kind.flavour}_tell", MSGPACK.encode([[1], {}]), "")
-        function = hand._exposure.find(FUNCTIONS, f"{hand.kind.flavour}_tell")
+        job = Job(1_000_000, "odd", f"{FUNCTIONS}.{hand.flavour}_tell", MSGPACK.encode([[1], {}]), "")
+        function = find(f"{hand.flavour}_tell")
         hand.pool.start(job, function, refuse, refuse)
         assert value_of(await hand.run("add", 1)) == 1
 
@@ -435,9 +330,9 @@ def test_closing_waits_for_what_runs(run: Callable[..., None]) -> None:
     run(test, 1)
 
 
-def test_after_the_grace_what_still_runs_goes_back(run: Callable[..., None]) -> None:
+def test_after_the_grace_what_still_runs_goes_back(run: Callable[..., None], kind: Kind) -> None:
     async def test(hand: Hand) -> None:
-        running = [hand.start("spin"), hand.start("sleep" if hand.kind.name != "threads" else "spin")]
+        running = [hand.start("spin"), hand.start("spin" if kind.name == "threads" else "sleep")]
         for each in running:
             await each.begun.wait()
         await hand.pool.close(0)
