@@ -30,6 +30,8 @@ import backwater_tornado as backwater
 from backwater_tornado.broker.values import Lease, Receiver
 from backwater_tornado.protocol.keys import format_key
 from backwater_tornado.tasks import asks
+from backwater_tornado.tasks.flows import wait_flow
+from backwater_tornado.tasks.outcomes import read_outcome
 from backwater_tornado.tasks.signatures import signature
 from tests.end_to_end.processes import Serving
 
@@ -154,6 +156,12 @@ class Campaign:
             assert time.monotonic() < until, f"only {len(self.begun())} of {number} have begun\n{self.worker.said}"
             time.sleep(0.01)
 
+    def results(self) -> list[Any]:
+        """Of all tasks, when they are there."""
+        names = [str(number) for number in range(self.tasks)]
+        found = self.app.drive(wait_flow(names, PATIENCE, self.app.poll_wait, time.monotonic))
+        return [read_outcome(found[name].outcome) for name in names]
+
     def close(self) -> None:
         """End all processes."""
         self.app.close()
@@ -173,7 +181,7 @@ def run(folder: Path, pool: str, tasks: int, kills: list[str]) -> Report:
             campaign.until_begun(number * tasks // (len(kills) + 2))
             campaign.kill(what)
         sending.join(PATIENCE)
-        results = [campaign.app.result(str(number)).get(PATIENCE) for number in range(tasks)]
+        results = campaign.results()
         begun = campaign.begun()
     finally:
         campaign.close()
