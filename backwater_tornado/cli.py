@@ -21,6 +21,7 @@ from .doctor import Examination, examine
 from .errors import BackwaterError, ConfigurationError, InvalidOption
 from .findings import Finding, Verdict
 from .flags import SETTINGS_HELP, read_arguments, read_terms, with_settings
+from .inspect_commands import inspect_group
 from .keyfiles import exposed_secret, read_keys
 from .loading import load_exposure
 from .options import CallOptions, ClientOptions, ErlangTerms, Limits
@@ -98,6 +99,7 @@ for command in (
     send_command,
     result_command,
     periodic_group,
+    inspect_group,
     *QUEUE_COMMANDS,
 ):
     backwater.add_command(command)

@@ -230,7 +230,10 @@ COMMANDS: Mapping[str, Mapping[str, Setting]] = {
     "broker": _unique((*_BROKER, *_SERVER)),
     "worker": _unique((*_WORKER, *_ASKING)),
     "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions), _ERLANG_NONE)),
-    **{name: _unique(_ASKING) for name in ("send", "result", "queues", "purge", "pause", "resume", "dead", "periodic")},
+    **{
+        name: _unique(_ASKING)
+        for name in ("send", "result", "queues", "purge", "pause", "resume", "dead", "periodic", "inspect")
+    },
     "doctor": _unique((*_DOCTOR, *_CLIENT)),
     "modules": _unique((_MODULES,)),
 }

@@ -36,6 +36,9 @@ def _processes(plan: WorkPlan) -> tuple[Place, Place]:
             max_tasks=plan.max_tasks_per_child,
             max_memory=plan.max_memory_per_child,
             log_level=plan.log_level.upper(),
+            broker=tuple((plan.broker or "").split()),
+            secret_file=plan.secret_file or "",
+            options=dict(plan.options),
         )
     )
     return children, children

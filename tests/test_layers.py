@@ -110,8 +110,8 @@ TABLE: Mapping[str, May] = {
     "worker.frames": May("broker.values worker.jobs", "msgspec", never=IMPURE),
     "worker.process_pool": May("worker.frames worker.jobs worker.pools", never="time random secrets uuid"),
     "worker.child": May(
-        "errors exposure loading broker.values tasks.outcomes worker.execution worker.frames worker.interrupts"
-        " worker.jobs",
+        "errors app exposure keyfiles loading broker.values tasks.current tasks.outcomes worker.execution"
+        " worker.frames worker.interrupts worker.jobs",
         "msgspec",
         never="time random secrets uuid",
     ),
@@ -154,6 +154,9 @@ TABLE: Mapping[str, May] = {
     "serve": May("errors options exposure keyfiles loading server broker_server"),
     "task_commands": May("errors app results tasks options flags keyfiles settings terminal", "click rich"),
     "supervisor": May("errors serve worker_plan"),
+    "inspect_commands": May(
+        "errors broker.values flags settings tables task_commands tasks.asks terminal", "click msgspec"
+    ),
     "logs": May("errors", never=IMPURE.replace("logging", "")),
     "worker_plan": May(
         "errors app exposure keyfiles loading protocol.keys tasks.messages worker", never="time asyncio socket"
@@ -165,7 +168,7 @@ TABLE: Mapping[str, May] = {
     ),
     "cli": May(
         f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading periodic_commands queue_commands "
-        "serving_commands task_commands worker_commands settings terminal",
+        "inspect_commands serving_commands task_commands worker_commands settings terminal",
         "click",
     ),
     "tables": May("errors broker.values protocol.codec tasks.messages tasks.schedule", "click rich", IMPURE),

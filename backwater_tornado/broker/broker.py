@@ -190,6 +190,11 @@ class Broker(Administration):
         self.receivers.open(made.id, ttl, about, self.clock())
 
     @expose(idempotent=True)
+    async def show(self, session: Name, about: bytes) -> None:
+        """What `sessions` shows of one from now on; it is neither opened nor kept alive by this."""
+        self.receivers.show(self.may.own(session), about)
+
+    @expose(idempotent=True)
     async def close_session(self, session: Name) -> None:
         """What it holds goes back at once."""
         named = self.may.own(session)

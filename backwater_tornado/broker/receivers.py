@@ -68,6 +68,11 @@ class Receivers:
         known = self.hear(session, now)
         known.ttl, known.about, known.heard = ttl, about or known.about, now
 
+    def show(self, session: str, about: bytes) -> None:
+        """What others are shown of it, if it is known."""
+        if session in self._known:
+            self._known[session].about = about
+
     def hear(self, session: str, now: float) -> Known:
         """The session, which may be one of before the broker's start."""
         known = self._known.get(session)

@@ -77,6 +77,11 @@ def open_session(session: str, ttl: float, about: bytes = b"") -> Ask[None]:
     return Ask("open_session", (session, ttl, about), None)
 
 
+def show(session: str, about: bytes) -> Ask[None]:
+    """What others are shown of a session from now on."""
+    return Ask("show", (session, about), None)
+
+
 def close_session(session: str) -> Ask[None]:
     """What it holds goes back at once."""
     return Ask("close_session", (session,), None)

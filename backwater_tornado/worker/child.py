@@ -26,10 +26,13 @@ from typing import Any
 
 import msgspec
 
+from backwater_tornado.app import App
 from backwater_tornado.broker.values import Outcome
 from backwater_tornado.errors import CallFailed, SoftTimeLimitExceeded
 from backwater_tornado.exposure import Exposure, Function
+from backwater_tornado.keyfiles import read_keys
 from backwater_tornado.loading import load_exposure
+from backwater_tornado.tasks.current import has_default_sender
 from backwater_tornado.tasks.outcomes import failed
 
 from .execution import run_job, run_job_on_loop
@@ -152,6 +155,8 @@ def serve(connection: socket.socket) -> int:
     sys.path[:] = plan.path
     try:
         exposure = load_exposure(plan.modules)
+        if plan.broker and plan.secret_file and not has_default_sender():
+            App(list(plan.broker), read_keys(plan.secret_file), **plan.options)
     except BaseException as error:  # noqa: BLE001 - whatever importing raised, the parent says it
         post.send(Unready(f"{type(error).__name__}: {error}"))
         return 1

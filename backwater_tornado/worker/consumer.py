@@ -101,6 +101,10 @@ class Consumer:
                 self._holder.lose()
                 await self.open()
 
+    async def show(self) -> None:
+        """Have others see anew what the session is about."""
+        await self._line.insist(lambda: asks.show(self.session, self._about()))
+
     async def close(self) -> None:
         """Give back at once all that is held."""
         if self.session:

@@ -30,6 +30,10 @@ class Plan(msgspec.Struct, frozen=True):
     max_memory: int | None = None
     #: The level of its log, such as INFO; None: whatever the modules set up.
     log_level: str | None = None
+    #: Whom its tasks send others with, unless a module makes an App: broker and file of keys, and a client's options.
+    broker: tuple[str, ...] = ()
+    secret_file: str = ""
+    options: dict[str, Any] = {}
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

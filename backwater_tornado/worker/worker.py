@@ -38,6 +38,8 @@ from .settling import Settling
 
 log = logging.getLogger("backwater.worker")
 
+#: How often others are shown anew what it does, seconds.
+SHOW_PERIOD = 10.0
 #: How long the last words to the broker may take, seconds.
 LAST_WORDS = 5.0
 
@@ -75,16 +77,14 @@ class Worker:
         self.desk.settle, self.desk.fetch = self.settling.add, inputs.fetch
         self.desk.made_room = self.consumer.note_room
         self.watch = Watch(self.line, options.queues, self._state, self.consumer.overtake, options.watch)
-        self._services = (self._consume, self.settling.run, inputs.run, self.watch.run)
+        self._services = (self._consume, self.settling.run, inputs.run, self.watch.run, self._show)
         self._stopping = asyncio.Event()
         self._insisted = asyncio.Event()
 
     def describe(self) -> bytes:
         """What others are shown of it, JSON."""
-        queues = list(self.options.queues)
-        return msgspec.json.encode(
-            {**self._about, "queues": queues, "pools": [dict(pool.about()) for pool in self.desk.pools]}
-        )
+        about = {**self._about, "queues": list(self.options.queues), "counts": dict(self.desk.counts)}
+        return msgspec.json.encode({**about, "pools": [dict(pool.about()) for pool in self.desk.pools]})
 
     def health(self) -> Health:
         """How it is, for a probe."""
@@ -117,6 +117,12 @@ class Worker:
     async def _consume(self) -> None:
         await self.consumer.open()
         await self.consumer.run()
+
+    async def _show(self) -> None:
+        """Have others see what it does now."""
+        while True:
+            await asyncio.sleep(SHOW_PERIOD)
+            await self.consumer.show()
 
     async def _drain(self) -> bool:
         log.info("stopping: what runs has %g s to end; a second signal ends it now", self.options.grace)

@@ -9,6 +9,7 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,8 +111,9 @@ def test_it_says_what_it_serves(site: Site) -> None:
             assert said in worker.said
 
 
-def test_a_task_may_send_others(site: Site) -> None:
-    with site.worker():
+@pytest.mark.parametrize("pool", ["threads", "processes"])
+def test_a_task_may_send_others(site: Site, pool: str) -> None:
+    with site.worker("tasks", "--pool", pool):
         sent = site.send("send", 1).get(PATIENCE)
         assert site.app.result(str(sent)).get(PATIENCE) == 2
 
@@ -201,6 +203,30 @@ def test_it_starts_anew_when_its_source_changes(site: Site) -> None:
         (site.folder / "tasks.py").write_text(MODULE.replace("x + y", "x * y"))
         worker.wait_for("working on", 2)
         assert site.send("add", 3, 3).get(PATIENCE) == 9
+
+
+def test_workers_and_what_they_do_are_seen_from_elsewhere(site: Site) -> None:
+    def inspect(what: str) -> tuple[int, Any]:
+        done = run(site.folder, "inspect", what, "--json", "--broker", site.broker.url(), "--secret-file", "site.key")
+        return done.returncode, json.loads(done.stdout)
+
+    assert inspect("ping") == (1, [])
+    with site.worker("tasks", "--concurrency", "1", "--log-level", "debug") as worker:
+        held, go = site.hold()
+        waiting = [site.send("add", 1), site.send("add", 2)]
+        site.send("add", 3, countdown=1000.0)
+        worker.wait_for("begins")
+        code, (row,) = inspect("ping")
+        assert (code, row["pid"]) == (0, worker.process.pid)
+        while not (active := inspect("active")[1]):
+            pass  # it is shown every few seconds
+        assert [(each["task"], each["id"]) for each in active] == [("tasks.hold", held.id)]
+        assert [each["id"] for each in inspect("reserved")[1]] == [each.id for each in waiting]
+        assert inspect("scheduled")[1] == [{"queue": "default", "delayed": 1}]
+        (stats,) = inspect("stats")[1]
+        assert (stats["slots"], stats["running"], stats["held"], stats["received"]) == (1, 1, 3, 3)
+        go.write_text("done")
+        assert held.get(PATIENCE) == "done"
 
 
 @pytest.mark.parametrize(

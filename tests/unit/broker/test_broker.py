@@ -109,6 +109,21 @@ async def one(broker: Broker, id: str = "a", **more: object) -> Delivery:
 # Polls ---------------------------------------------------------------------------------------------------------------
 
 
+def test_others_are_shown_what_a_session_says_of_itself() -> None:
+    async def test(broker: Broker, clock: Clock) -> None:
+        await broker.open_session("other", 10.0, b"one")
+        await broker.show("other", b"two")
+        await broker.show("nobody", b"three")
+        assert {each.session: each.about for each in await broker.sessions()} == {"w": b"", "other": b"two"}
+        clock.now += 11
+        await broker.sweep()
+        await broker.show("other", b"four")
+        with pytest.raises(SessionGone):
+            await broker.receive("other", WANT)
+
+    brokering(test)
+
+
 def test_what_is_there_is_given_at_once_and_nothing_without_waiting() -> None:
     async def test(broker: Broker, clock: Clock) -> None:
         assert ids(await broker.receive("w", WANT)) == []
