@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from backwater_tornado.broker.memory_store import MemoryStore
 from backwater_tornado.broker.values import Delivery, Outcome, Poll, PublishState, Queue, Session, Settlement
-from backwater_tornado.errors import UpstreamFailed
+from backwater_tornado.errors import RemoteError, TaskRevoked, UpstreamFailed
 from backwater_tornado.tasks.messages import Inputs, read_arguments, read_headers
 from backwater_tornado.tasks.options import SendOptions
-from backwater_tornado.tasks.outcomes import failed, read_outcome, succeeded
+from backwater_tornado.tasks.outcomes import failed, read_outcome, revoked, succeeded
 from backwater_tornado.tasks.signatures import Canvas, Chain, Group, Signature
 from backwater_tornado.tasks.workflow import Context, Order, plan_canvas
 from tests.stores import START
@@ -81,24 +81,47 @@ def numbered(canvas: Any, numbers: Any) -> Any:
 
 UPSTREAM = "upstream failed"
 RAISED = "raised"
+CANCELLED = "cancelled"
 
 
-def evaluate(canvas: Any, before: Any, upstream_failed: bool, ends: dict[str, Any]) -> tuple[Any, bool]:
-    """Its value and whether it has failed; how each of its calls ends goes into `ends`, by name."""
+@dataclass
+class Called:
+    """What comes of calling the functions of a canvas.
+
+    Attributes:
+        cancelled: the names of those that were cancelled before.
+        ends: how each ended, by name.
+    """
+
+    cancelled: set[str] = field(default_factory=set)
+    ends: dict[str, Any] = field(default_factory=dict)
+
+    def evaluate(self, canvas: Any, before: Any = NOTHING, upstream_failed: bool = False) -> tuple[Any, bool]:
+        """Its value and whether it has failed."""
+        match canvas:
+            case Chain(steps):
+                for step in steps:
+                    before, upstream_failed = self.evaluate(step, before, upstream_failed)
+                return before, upstream_failed
+            case Group(members):
+                found = [self.evaluate(each, before, upstream_failed) for each in members]
+                return [value for value, _ in found], upstream_failed or any(bad for _, bad in found)
+        name, value = canvas.task, [canvas.task, *([] if before is NOTHING or canvas.immutable else [before])]
+        reasons = [(name in self.cancelled, CANCELLED), (upstream_failed, UPSTREAM), (name.startswith("bad"), RAISED)]
+        self.ends[name] = next((end for holds, end in reasons if holds), value)
+        bad = self.ends[name] is not value
+        for link in canvas.options.link_error if bad else canvas.options.link:
+            self.evaluate(link, f"the id of {name}" if bad else value)
+        return value, bad
+
+
+def names(canvas: Any) -> list[str]:
+    """Of all calls, in the order of their ids."""
     match canvas:
-        case Chain(steps):
-            for step in steps:
-                before, upstream_failed = evaluate(step, before, upstream_failed, ends)
-            return before, upstream_failed
-        case Group(members):
-            found = [evaluate(each, before, upstream_failed, ends) for each in members]
-            return [value for value, _ in found], upstream_failed or any(bad for _, bad in found)
-    value = [canvas.task, *([] if before is NOTHING or canvas.immutable else [before])]
-    bad = upstream_failed or canvas.task.startswith("bad")
-    ends[canvas.task] = UPSTREAM if upstream_failed else RAISED if bad else value
-    for link in canvas.options.link_error if bad else canvas.options.link:
-        evaluate(link, f"the id of {canvas.task}" if bad else value, False, ends)
-    return value, bad
+        case Chain(parts) | Group(parts):
+            return [name for part in parts for name in names(part)]
+    links = (*canvas.options.link, *canvas.options.link_error)
+    return [canvas.task, *(name for link in links for name in names(link))]
 
 
 # The worker ----------------------------------------------------------------------------------------------------------
@@ -108,8 +131,9 @@ def evaluate(canvas: Any, before: Any, upstream_failed: bool, ends: dict[str, An
 class Worker:
     store: MemoryStore
     dice: random.Random
+    #: The name of each call by its id.
+    names: dict[str, str]
     runs: Counter[str] = field(default_factory=Counter)
-    ids: dict[str, str] = field(default_factory=dict)
 
     def work_off(self) -> None:
         """Until nothing is left to do; each batch is settled in any order, some of it later than what comes next."""
@@ -133,7 +157,7 @@ class Worker:
     def run(self, delivery: Delivery) -> Outcome:
         headers = read_headers(delivery.message)
         self.runs[headers.task] += 1
-        self.ids[delivery.message.id] = headers.task
+        assert self.names[delivery.message.id] == headers.task
         if headers.upstream_failed:
             return failed(UpstreamFailed())
         before = [] if headers.inputs is None else [self.fetch(headers.inputs, by_id=headers.inputs_by_id)]
@@ -147,7 +171,7 @@ class Worker:
         if not isinstance(inputs, str):
             return [self.fetch(each) for each in inputs]
         if by_id:
-            return f"the id of {self.ids[inputs]}"
+            return f"the id of {self.names[inputs]}"
         (result,) = self.store.results([inputs], START)
         assert result is not None
         assert result.final
@@ -160,37 +184,48 @@ class Worker:
             return None
         assert result.final
         value = read_outcome(result.outcome)
-        if isinstance(value, UpstreamFailed):
-            return UPSTREAM
-        return RAISED if isinstance(value, Exception) else value
+        known = {UpstreamFailed: UPSTREAM, TaskRevoked: CANCELLED, RemoteError: RAISED}
+        return known[type(value)] if isinstance(value, Exception) else value
 
 
-def worked_off(canvas: Canvas, seed: int) -> tuple[Worker, Order]:
+def worked_off(canvas: Canvas, seed: int, cancelled: set[str]) -> tuple[Worker, Order]:
     numbers = count()
     order = plan_canvas(canvas, Context(now=START, new_id=lambda: f"id-{next(numbers)}"))
     store = MemoryStore()
     store.declare([Queue(name) for name in QUEUES], START)
+    worker = Worker(store, random.Random(seed), dict(zip(order.ids, names(canvas), strict=True)))
+    store.cancel([each for each, name in worker.names.items() if name in cancelled], revoked(), START)
     answers, _ = store.publish(order.publications, START, order.joins)
     assert all(each.state is PublishState.ACCEPTED for each in answers)
-    worker = Worker(store, random.Random(seed))
     worker.work_off()
     return worker, order
 
 
 @given(canvases, st.integers())
 def test_any_canvas_ends_as_if_its_functions_were_called(drawn: Canvas, seed: int) -> None:
+    look_at(numbered(drawn, count()), seed, set())
+
+
+@given(canvases, st.integers(), st.data())
+def test_any_canvas_ends_whatever_is_cancelled(drawn: Canvas, seed: int, data: st.DataObject) -> None:
     canvas = numbered(drawn, count())
-    ends: dict[str, Any] = {}
-    value, bad = evaluate(canvas, NOTHING, False, ends)
-    worker, order = worked_off(canvas, seed)
-    assert worker.runs == dict.fromkeys(ends, 1)  # all of them, and none twice
-    kept = {task: end for each, task in worker.ids.items() if (end := worker.end_of(each)) is not None}
-    assert kept == {task: ends[task] for task in kept}
-    left_out = {task for task in ends if task not in kept}
-    assert left_out <= ignored(canvas)
-    if not bad and not left_out:
+    called = names(canvas)
+    look_at(canvas, seed, data.draw(st.sets(st.sampled_from(called)), "cancelled") if called else set())
+
+
+def look_at(canvas: Canvas, seed: int, cancelled: set[str]) -> None:
+    called = Called(cancelled)
+    value, bad = called.evaluate(canvas)
+    worker, order = worked_off(canvas, seed, cancelled)
+    run = [name for name, end in called.ends.items() if end != CANCELLED]
+    assert worker.runs == dict.fromkeys(run, 1)  # all of them, and none twice
+    kept = {name: end for each, name in worker.names.items() if (end := worker.end_of(each)) is not None}
+    fired = {name: end for name, end in kept.items() if name in called.ends}
+    assert fired == {name: called.ends[name] for name in fired}
+    assert called.ends.keys() - kept.keys() <= ignored(canvas)
+    assert kept.keys() - fired.keys() <= cancelled  # links that nobody sent
+    if not bad and order.is_kept:
         assert worker.fetch(order.result) == value
-    assert set(worker.ids) <= set(order.ids)
     assert worker.store.next_due(START) is None  # no join is left that waits for somebody
 
 
