@@ -92,7 +92,8 @@ def plan_canvas(canvas: Canvas, context: Context) -> Order:
 
     Raises:
         Unserializable: an argument, or a header of the sender's.
-        InvalidOption: this is no canvas; two calls with the same `task_id`, or more than `MAX_NESTING` levels.
+        InvalidOption: this is no canvas; `unique_for` without `unique`; two calls with the same `task_id`; more than
+            `MAX_NESTING` levels.
     """
     if isinstance(canvas, Signature) and not canvas.options.link and not canvas.options.link_error:
         publication = _publication(canvas, context, canvas.options.task_id or context.new_id(), (), _NOTHING)
@@ -211,6 +212,10 @@ def _is_empty(canvas: Canvas) -> bool:
 
 def _publication(call: Signature, context: Context, own: str, joins: tuple[str, ...], before: _Before) -> Publication:
     options = call.options
+    if options.unique_for is not None and options.unique is None:
+        raise InvalidOption(
+            f"unique_for of {call.task} says how long a key is held, and there is none: give unique, too"
+        )
     media_type = media_type_of(options.serializer)
     message = Message(
         own,

@@ -198,6 +198,12 @@ def test_headers_of_like_calls_are_written_once_and_of_others_anew() -> None:
     assert len({first, other, named, rooted}) == 4
 
 
+def test_a_key_that_is_not_there_is_not_held() -> None:
+    with pytest.raises(InvalidOption, match=r"unique_for of m\.f .* give unique, too"):
+        plan(call("f", unique_for=60))
+    assert plan(call("f", unique_for=60).set(unique="u")).publications[0].message.unique == "u"
+
+
 def test_two_calls_with_one_id_would_wait_for_ever_and_are_refused() -> None:
     with pytest.raises(InvalidOption, match="two calls have the same task_id 'x'"):
         plan(group(call("a", task_id="x"), call("b", task_id="x")))
