@@ -28,6 +28,7 @@ ALSO = (
     "exposure",
     "marks",
     "options",
+    "results",
     "broker.alarms",
     "broker.routing",
     "worker.execution",

@@ -59,6 +59,8 @@ def test_a_message_is_published_received_settled_and_its_result_read_and_forgott
     batch: Batch = ask(asks.receive("s", Poll((("new", 5),), 5), 0.0))
     (delivery,) = batch.deliveries
     assert delivery.message.id == "1"
+    assert [each.about for each in ask(asks.sessions())] == [b"about"]
+    assert [each.id for each in ask(asks.leased("s"))] == [each.id for each in ask(asks.leased())] == ["1"]
     assert ask(asks.settle("s", [Settlement(delivery.token, outcome=Outcome("SUCCESS"))])) == [SettleState.DONE]
     assert [
         each.message.id for each in ask(asks.receive("s", Poll((("new", 5),), 5, batch.number), 0.0)).deliveries
@@ -116,6 +118,8 @@ def test_what_waits_at_the_broker_says_so() -> None:
         asks.schedule(),
         asks.plan(Entry("e", 1.0, publication("e"))),
         asks.unplan("e"),
+        asks.sessions(),
+        asks.leased(),
     ],
     ids=lambda ask: ask.verb,
 )

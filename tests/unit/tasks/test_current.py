@@ -10,7 +10,13 @@ import pytest
 
 from backwater_tornado.errors import InvalidOption
 from backwater_tornado.tasks import current
-from backwater_tornado.tasks.current import current_sender, enter_block, leave_block, set_default_sender
+from backwater_tornado.tasks.current import (
+    current_sender,
+    enter_block,
+    has_default_sender,
+    leave_block,
+    set_default_sender,
+)
 
 
 class Sender:
@@ -24,6 +30,7 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_an_application_it_is_said_what_to_do() -> None:
+    assert not has_default_sender()
     with pytest.raises(InvalidOption, match=r"no application to send with: make one, backwater\.App\(url, secret\)"):
         current_sender()
 
@@ -31,6 +38,7 @@ def test_without_an_application_it_is_said_what_to_do() -> None:
 def test_the_default_is_the_last_that_was_made() -> None:
     first, second = Sender(), Sender()
     set_default_sender(first)
+    assert has_default_sender()
     set_default_sender(second)
     assert current_sender() is second
 
