@@ -20,8 +20,6 @@ from .values import Effects
 from .waiting import Waiters
 
 T = TypeVar("T")
-#: How long a session that is not heard of keeps what it holds, seconds.
-TTL = 30.0
 #: Bytes of one message, and of what goes in one answer.
 LARGEST = 4 << 20
 
@@ -48,7 +46,7 @@ class Asking:
         self.may = Permissions(scopes)
         self.clock = clock
         self.waiters = Waiters()
-        self.receivers = Receivers(TTL)
+        self.receivers = Receivers()
         self.traffic = Traffic(time.monotonic())
 
     async def ask(self, operation: Callable[[Store, float], T]) -> T:

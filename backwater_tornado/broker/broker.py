@@ -35,7 +35,6 @@ from backwater_tornado.marks import expose
 
 from . import operations
 from .administration import Administration
-from .asking import TTL
 from .bounds import Life, Name, Span
 from .portions import check_settled, check_sizes, fit_results, portion, size_of
 from .store import Store
@@ -60,6 +59,8 @@ from .values import (
 log = logging.getLogger("backwater.broker")
 
 T = TypeVar("T")
+#: How long a session that is not heard of keeps what it holds, seconds.
+TTL = 30.0
 #: The longest that a poll waits, seconds: below the idle limit of every proxy.
 MAX_WAIT = 50.0
 #: A waiting poll keeps its session alive this many times within the session's time to live.

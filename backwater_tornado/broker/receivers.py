@@ -12,6 +12,9 @@ from typing import Final
 
 from .values import Batch, Lease, Receiver
 
+#: A session of before the broker's start lives for longer than that, as far as is known here; so it is looked after
+#: often enough. Seconds.
+UNKNOWN_TTL: Final = 3.0
 #: A session that was not heard of for so many times its time to live is forgotten.
 _LIVES: Final = 3
 
@@ -59,8 +62,7 @@ class Known:
 class Receivers:
     """All sessions that were heard of, by their names in the store."""
 
-    def __init__(self, ttl: float) -> None:
-        self._ttl = ttl
+    def __init__(self) -> None:
         self._known: dict[str, Known] = {}
 
     def open(self, session: str, ttl: float, about: bytes, now: float) -> None:
@@ -78,7 +80,7 @@ class Receivers:
         known = self._known.get(session)
         if known is None:
             owner, _, name = session.partition("\n")
-            known = self._known[session] = Known(owner, name, self._ttl, now, now)
+            known = self._known[session] = Known(owner, name, UNKNOWN_TTL, now, now)
         return known
 
     def forget(self, session: str) -> None:

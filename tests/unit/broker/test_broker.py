@@ -9,9 +9,11 @@ from typing import TypeVar
 
 import pytest
 
-from backwater_tornado.broker.broker import Broker
+from backwater_tornado.broker import receivers
+from backwater_tornado.broker.broker import BEATS, Broker
 from backwater_tornado.broker.memory_store import MemoryStore
 from backwater_tornado.broker.performers import Direct, Grouped
+from backwater_tornado.broker.receivers import UNKNOWN_TTL
 from backwater_tornado.broker.sqlite_store import SqliteStore
 from backwater_tornado.broker.store import Store
 from backwater_tornado.broker.values import (
@@ -224,6 +226,25 @@ def test_a_waiting_poll_keeps_its_session_alive() -> None:
         assert not waiting.done()
         waiting.cancel()
         assert await broker.settle("brief", [Settlement(held.deliveries[0].token)]) == [SettleState.DONE]
+
+    brokering(test)
+
+
+def test_a_session_of_before_the_start_is_kept_alive_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert UNKNOWN_TTL / BEATS <= 1.0
+    monkeypatch.setattr(receivers, "UNKNOWN_TTL", 0.06)
+
+    async def test(broker: Broker, clock: Clock) -> None:
+        await broker.open_session("brief", ttl=0.06)
+        restarted = Broker(broker.performer, None, clock)
+        waiting = await begun(restarted, session="brief")
+        for _ in range(4):
+            clock.now += 0.05
+            await asyncio.sleep(0.05)
+            await broker.performer.perform(lambda store: store.sweep(clock.now))
+        assert not waiting.done()
+        waiting.cancel()
+        assert await restarted.settle("brief", []) == []
 
     brokering(test)
 
