@@ -2,7 +2,8 @@
 
 Every setting has one name: `--max-keepalive`, `BACKWATER_MAX_KEEPALIVE` and `max_keepalive = 100` are the same. Most
 are fields of the options classes, and their help is the `#:` comment above the field. In the file a setting stands at
-the top, for all commands, or in the table of one: `[serve]`, `[broker]`, `[call]`; its paths begin at its folder.
+the top, for all commands, or in the table of one: `[serve]`, `[broker]`, `[call]`; its paths begin at its folder. In a
+file with a table `[broker]`, what the other commands know as `broker` is `url` in there.
 
 Rule: this is the only module of the package that reads the environment. A wrong value is refused with its origin.
 """
@@ -318,6 +319,8 @@ def _read_config(path: Path, command: str) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidOption(f"the configuration {str(path)!r} is not TOML: {error}") from error
     tables = {name: document.pop(name) for name in list(document) if isinstance(document[name], dict)}
+    if "url" in tables.get("broker", {}):  # TOML has no room for `broker` beside the table
+        document["broker"] = tables["broker"].pop("url")
     _check_names(document, _ALL, str(path))
     _check_names(tables, set(COMMANDS), str(path))
     for name, table in tables.items():

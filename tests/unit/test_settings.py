@@ -42,6 +42,14 @@ def test_the_top_of_the_file_may_hold_what_only_other_commands_read(empty_folder
     assert "port" not in resolve("call", {}, {}).values
 
 
+def test_a_file_may_say_how_the_broker_serves_and_where_the_others_find_it(empty_folder: Path) -> None:
+    (empty_folder / "backwater.toml").write_text('[broker]\nurl = "http://here"\nstore = "memory://"\n')
+    assert resolve("queues", {}, {})["broker"] == "http://here"
+    assert resolve("broker", {}, {})["store"] == "memory://"
+    (empty_folder / "backwater.toml").write_text('broker = "http://there"\n')
+    assert resolve("queues", {}, {})["broker"] == "http://there"
+
+
 def test_a_flag_names_the_file_before_a_variable_does(empty_folder: Path) -> None:
     for name, threads in (("one.toml", 1), ("two.toml", 2), ("backwater.toml", 3)):
         (empty_folder / name).write_text(f"threads = {threads}")
