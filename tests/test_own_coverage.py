@@ -30,7 +30,9 @@ ALSO = (
     "options",
     "results",
     "broker.alarms",
+    "broker.portions",
     "broker.routing",
+    "broker.traffic",
     "worker.execution",
     "worker.interrupts",
 )

@@ -67,6 +67,8 @@ MAX_WAIT = 50.0
 BEATS = 3
 #: Between two looks at what time brings when nothing is known to be due, seconds.
 SWEEP_PERIOD = 1.0
+#: Between two looks at what nobody was heard of, and nothing went through, for long; seconds.
+TIDY_PERIOD = 10.0
 #: Messages in one batch, whatever the credit.
 MAX_CREDIT = 1000
 
@@ -249,6 +251,7 @@ class Broker(Administration):
         return await self.performer.perform(lambda store: store.next_due(self.clock()))
 
     async def _watch_time(self) -> None:
+        tidy = 0.0
         while True:
             pause = SWEEP_PERIOD
             try:
@@ -257,8 +260,10 @@ class Broker(Administration):
                     pause = min(pause, max(0.0, due - self.clock()))
             except CallFailed:
                 log.exception("what time brings could not be looked at; it is tried again")
-            self.receivers.forget_silent(self.clock())
-            self.traffic.forget_idle(time.monotonic())
+            if time.monotonic() >= tidy:
+                tidy = time.monotonic() + TIDY_PERIOD
+                self.receivers.forget_silent(self.clock())
+                self.traffic.forget_idle(time.monotonic())
             await asyncio.sleep(max(pause, 0.005))
 
 
