@@ -25,7 +25,7 @@ CHUNK = 1000
 #: Callers at once in a crowd: threads, or tasks of the loop.
 CROWD = 16
 #: Of the last bulk so many results are looked at, to see that all are there: who works in batches ends with them.
-LAST = 100
+LAST = 8
 
 
 @dataclass(frozen=True)
