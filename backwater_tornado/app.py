@@ -124,8 +124,11 @@ class _Application:
 
 
 def new_id() -> str:
-    """An id that nobody can guess: who has it may ask for the result."""
-    return os.urandom(16).hex()
+    """An id that nobody can guess: who has it may ask for the result. It begins with its time in milliseconds.
+
+    (So the broker writes what belongs together side by side: a drain writes a quarter of what random ids cost.)
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 def _opened(ask: Ask[T], answer: Any) -> T:

@@ -4,9 +4,9 @@ A message is one row of `messages` (which stays without its content when it is g
 for each queue that it is in one of `copies`, which is small, for it changes often. `seq` is its place in the order of
 publication. The indexes are partial, so that each holds only what somebody looks for in it.
 
-Ids come in no order, so each one that is written touches another page of its index. Therefore the index is of short
-numbers made from the ids (ten times as many to a page), and all else of a message, its result too, is written where its
-neighbours in time are.
+Ids may come in any order, so each one that is written touches another page of its index. Therefore the index is of
+short numbers made from the ids (ten times as many to a page; those of tasks begin with their time and stay in its
+order), and all else of a message, its result too, is written where its neighbours in time are.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import subprocess
 import sys
@@ -157,6 +158,20 @@ def test_ids_that_are_shortened_to_the_same_are_told_apart(store: SqliteStore, m
     ]
     store.cancel(["1", "2"], OK, NOW)
     assert poll(store) == ["0", "3", "4", "new"]
+
+
+def test_ids_that_begin_with_their_time_stand_in_its_order(store: SqliteStore, path: Path) -> None:
+    ids = [
+        f"{1_700_000_000_000 + it:012x}{hashlib.blake2b(bytes([it]), digest_size=10).hexdigest()}" for it in range(50)
+    ]
+    others = ["g" * 32, "0" * 31, "0" * 33]
+    store.publish([publication(name) for name in reversed(ids + others)], NOW)
+    with sqlite3.connect(path) as db:
+        found = [name for (name,) in db.execute("SELECT id FROM messages ORDER BY short") if name not in others]
+    assert found == ids
+    assert {it.state for it in store.publish([publication(name) for name in ids + others], NOW)[0]} == {
+        PublishState.DUPLICATE
+    }
 
 
 def test_a_place_is_not_given_away_again_while_its_message_is_known(store: SqliteStore, path: Path) -> None:
