@@ -83,8 +83,10 @@ class Broker(Administration):
     @expose(idempotent=True)
     async def publish(
         self, publications: list[Publication] | bytes, joins: list[Join] | bytes | None = None, create: bool = False
-    ) -> list[Published]:
+    ) -> list[Published] | bytes:
         """Route messages into queues; when this returns they are safe. Each has its own answer, in order.
+
+        Packed publications have packed answers.
 
         With `create`, queues that are missing are made; those of what the joins will publish, too.
         """
@@ -96,7 +98,7 @@ class Broker(Administration):
         found, effects = await self.ask(lambda store, now: publishing(store, given, joined, now))
         self.waiters.wake(effects)
         self._count_published(given, found)
-        return found
+        return pack(found) if isinstance(publications, bytes) else found
 
     def _count_published(self, given: Sequence[Publication], found: Sequence[Published]) -> None:
         copies: dict[str, int] = {}
@@ -148,8 +150,8 @@ class Broker(Administration):
         return portion(timed, poll.confirmed, self.largest)
 
     @expose(idempotent=True)
-    async def settle(self, session: Name, settlements: list[Settlement] | bytes) -> list[SettleState]:
-        """End deliveries of a session, or tell of them; each has its own answer, in order."""
+    async def settle(self, session: Name, settlements: list[Settlement] | bytes) -> list[SettleState] | bytes:
+        """End deliveries of a session, or tell of them; each has its own answer, in order; packed ones packed."""
         given = _read(settlements, list[Settlement])
         self.may.check_publish(publication for settlement in given for publication in settlement.then)
         check_settled(given, self.largest)
@@ -157,7 +159,7 @@ class Broker(Administration):
         found, effects = await self.ask(lambda store, now: store.settle(named, given, now))
         self.waiters.wake(effects)
         self._count_settled(named, given, found)
-        return found
+        return pack(found) if isinstance(settlements, bytes) else found
 
     def _count_settled(self, session: str, given: Sequence[Settlement], found: Sequence[SettleState]) -> None:
         out = self.receivers.hear(session, self.clock()).out

@@ -54,7 +54,7 @@ class Ask(Generic[T]):
 def publish(publications: Sequence[Publication], joins: Sequence[Join] = ()) -> Ask[list[Published]]:
     """Hand messages over; queues that are missing are made."""
     joined = pack(list(joins)) if joins else None
-    return Ask("publish", (pack(list(publications)), joined, True), list[Published])
+    return Ask("publish", (pack(list(publications)), joined, True), list[Published], packed=True)
 
 
 def receive(session: str, poll: Poll, wait: float) -> Ask[Batch]:
@@ -64,7 +64,7 @@ def receive(session: str, poll: Poll, wait: float) -> Ask[Batch]:
 
 def settle(session: str, settlements: Sequence[Settlement]) -> Ask[list[SettleState]]:
     """End deliveries, or tell of them."""
-    return Ask("settle", (session, pack(list(settlements))), list[SettleState])
+    return Ask("settle", (session, pack(list(settlements))), list[SettleState], packed=True)
 
 
 def cancel(ids: Iterable[str], outcome: Outcome) -> Ask[None]:

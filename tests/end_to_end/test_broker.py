@@ -137,12 +137,13 @@ def test_what_is_published_through_a_bad_link_is_there_once(server: RunningServe
 def test_messages_go_packed_over_http_too(server: RunningServer) -> None:
     with backwater.Client(server.url, PRODUCER) as producer, backwater.Client(server.url, WORKER) as worker:
         job = Publication(Message("a", b"\x00\xff", expires=4e9), "jobs")
-        (published,) = verb(producer, "publish", pack([job]), None, True, returns=list[Published])
+        (published,) = unpack(verb(producer, "publish", pack([job]), None, True, returns=bytes), list[Published])
         assert published.state is PublishState.ACCEPTED
         verb(worker, "open_session", "w", 30.0, b"about")
         batch = unpack(verb(worker, "receive", "w", Poll((("jobs", 1),), 1), 0.0, True, returns=bytes), Batch)
         assert batch.deliveries[0].message == job.message
-        assert verb(worker, "settle", "w", pack([Settlement(batch.number)]), returns=list[SettleState]) == ["done"]
+        settled = verb(worker, "settle", "w", pack([Settlement(batch.number)]), returns=bytes)
+        assert unpack(settled, list[SettleState]) == [SettleState.DONE]
         with pytest.raises(errors.MalformedBatch, match="the binary is not"):
             verb(producer, "publish", b"\xc1")
         with pytest.raises(backwater.InvalidArguments, match="publish"):
