@@ -24,6 +24,7 @@ from .client import AsyncClient, Client
 from .driving import drive, drive_async
 from .errors import InvalidOption
 from .results import AsyncResult, AwaitableResult, make_awaitable, make_result
+from .sharing import Sharing
 from .tasks.asks import Ask
 from .tasks.current import enter_block, leave_block, set_default_sender
 from .tasks.entries import make_entry, pattern_of
@@ -42,6 +43,8 @@ T = TypeVar("T")
 RECV_TIMEOUT = 8.0
 #: How long sending may take until it raises, with all attempts, seconds.
 SEND_TIMEOUT = 15.0
+#: Tasks that threads send in one request, at most.
+TOGETHER = 500
 _MODULE = "broker"
 
 
@@ -149,6 +152,7 @@ class App(_Application):
     def __init__(self, endpoints: object, secret: object, *, default: bool = True, **options: Any) -> None:
         super().__init__(endpoints, secret, dict(options))
         self._client = Client(endpoints, secret, **self.client_options)
+        self._sharing: Sharing[Order] = Sharing(lambda orders: self.drive(send_flow(orders)), TOGETHER)
         self._twin: AsyncApp | None = None
         self._given = options
         self._faces: dict[tuple[str, float], Client] = {}
@@ -167,7 +171,7 @@ class App(_Application):
     def send_many(self, canvases: Iterable[Canvas]) -> list[Any]:
         """Send many in as few requests as possible; their results in their order. Errors as `send`."""
         orders = self.plan(canvases)
-        self.drive(send_flow(orders))
+        self._sharing.send(orders)
         return [make_result(order, self) for order in orders]
 
     def send_task(

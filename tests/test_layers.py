@@ -141,7 +141,10 @@ TABLE: Mapping[str, May] = {
     "findings": May("errors options protocol.keys", never=IMPURE),
     "doctor": May(f"{CALLING} curl transfers findings", "pycurl"),
     "results": May("errors broker.values tasks", never=IMPURE),
-    "app": May("errors broker.values client driving results tasks", "msgspec", never="random secrets socket logging"),
+    "sharing": May(never="time random secrets uuid asyncio socket logging"),
+    "app": May(
+        "errors broker.values client driving results sharing tasks", "msgspec", never="random secrets socket logging"
+    ),
     "__init__": May("errors options context exposure keyfiles protocol server client app results tasks broker_server"),
     "erlang": May("errors options protocol.erlang", never=IMPURE),
     "testing": May(f"{ALL_OF_OURS} broker_server worker worker_plan worker_pools worker_process", "tornado"),
