@@ -54,6 +54,11 @@ class Asking:
         self.traffic.hear(self.may.caller(), self.clock())
         return await self.performer.perform(lambda store: operation(store, self.clock()))
 
+    def look(self, question: Callable[[Store, float], T]) -> T:
+        """Ask the store, on behalf of the caller, for what is there."""
+        self.traffic.hear(self.may.caller(), self.clock())
+        return self.performer.look(lambda store: question(store, self.clock()))
+
     async def change(self, operation: Callable[[Store, float], tuple[T, Effects]]) -> T:
         """Ask the store for a change, and wake whom it concerns."""
         value, effects = await self.ask(operation)

@@ -218,7 +218,7 @@ class Broker(Administration):
         with self.waiters.awaiting(ids) as waiting:
             while True:
                 waiting.begin()
-                found = await self.ask(lambda store, now: store.results(ids, now))
+                found = self.look(lambda store, now: store.results(ids, now))
                 left = until - time.monotonic()
                 if left <= 0 or self.waiters.closing or any(result is not None and result.final for result in found):
                     return fit_results(found, self.largest)

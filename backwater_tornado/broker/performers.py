@@ -21,6 +21,10 @@ class Performer(Protocol):
         """The operation's result once it is durable; raises what it raised, or `StorageFailed`."""
         ...
 
+    def look(self, question: Callable[[Store], T]) -> T:
+        """What is committed by now; for short questions that change nothing. Waits for nobody who writes."""
+        ...
+
     async def close(self) -> None:
         """Finish what was begun, and close the store."""
         ...
@@ -40,6 +44,10 @@ class Direct:
         """See `Performer`."""
         return operation(self._store)
 
+    def look(self, question: Callable[[Store], T]) -> T:
+        """See `Performer`."""
+        return question(self._store)
+
     async def close(self) -> None:
         """See `Performer`."""
         self._store.close()
@@ -55,6 +63,10 @@ class Grouped:
     async def perform(self, operation: Callable[[Store], T]) -> T:
         """See `Performer`."""
         return await self._group.run(lambda: operation(self._store))
+
+    def look(self, question: Callable[[Store], T]) -> T:
+        """See `Performer`."""
+        return question(self._store)
 
     async def close(self) -> None:
         """See `Performer`."""
