@@ -18,6 +18,7 @@ from backwater_tornado.broker.values import (
     Lease,
     Outcome,
     Poll,
+    Published,
     PublishState,
     Queue,
     QueueRates,
@@ -39,12 +40,14 @@ from tests.unit.broker.test_broker import WANT, Clock, as_caller, begun, brokeri
 def test_messages_travel_packed_both_ways() -> None:
     async def test(broker: Broker, clock: Clock) -> None:
         join = Join("j", 1, (job("after"),))
-        (published,) = await broker.publish(pack([job("a", joins=("j",))]), pack([join]))
+        answer = await broker.publish(pack([job("a", joins=("j",))]), pack([join]))
+        assert isinstance(answer, bytes)
+        (published,) = unpack(answer, list[Published])
         assert published.state is PublishState.ACCEPTED
         packed = await broker.receive("w", WANT, packed=True)
         assert isinstance(packed, bytes)
         (delivery,) = unpack(packed, Batch).deliveries
-        assert await broker.settle("w", pack([Settlement(delivery.token)])) == [SettleState.DONE]
+        assert await broker.settle("w", pack([Settlement(delivery.token)])) == pack([SettleState.DONE])
         after = await broker.receive("w", Poll(WANT.wants, 10, delivery.token))
         assert isinstance(after, Batch)
         assert ids(after) == ["after"]
