@@ -74,7 +74,8 @@ class MemoryStore:
         self._receivers: dict[str, _Receiver] = {}
         self._lapsing: Alarms[str] = Alarms()  # sessions
         self._leases: dict[int, Copy] = {}
-        self._tokens = count(1)
+        #: The last one. They go on from the clock, so that a store that comes after this one gives away others.
+        self._token = 0
         #: Tokens that were settled.
         self._settled: Alarms[int] = Alarms()
         #: Queues whose rate held back a poll.
@@ -178,7 +179,7 @@ class MemoryStore:
                     credit = len(batch)
                     break
                 messages.take(line, copy)
-                copy.number = token = next(self._tokens)
+                copy.number = self._token = token = max(self._token + 1, int(now) << 20)
                 copy.session = receiver.session.id
                 self._leases[token] = receiver.leases[token] = copy
                 batch[token] = copy.delivery()

@@ -42,6 +42,10 @@ class Holder(Protocol):
         """The tokens of this session that are not settled yet."""
         ...
 
+    def let_go(self) -> None:
+        """Give back what is too much."""
+        ...
+
     def take(self, batch: Batch) -> None:
         """Deliveries that are new, and tokens that were cancelled."""
         ...
@@ -149,6 +153,7 @@ class Consumer:
             self._holder.take(Batch(batch.number, (), batch.cancelled))
 
     def _next(self) -> asks.Ask[Batch]:
+        self._holder.let_go()
         self._asked, self._asked_in = max(0, self._holder.room()), self.session
         wants = tuple((queue, self._asked) for queue in self._queues)
         self._queues.append(self._queues.pop(0))  # the next poll begins with another

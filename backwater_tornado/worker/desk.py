@@ -48,6 +48,7 @@ class Desk:
     Attributes:
         settle, fetch, made_room: what it uses, set by `worker` before anything comes.
         counts: how often each thing happened since the start.
+        pace: says how many to hold.
         idle: set while nothing runs.
     """
 
@@ -74,7 +75,7 @@ class Desk:
         self.pools = list({id(pool): pool for pool in map(pool_for, exposure.functions())}.values())
         self._turns = {id(pool): self._make_turns(pool) for pool in self.pools}
         self._limits: dict[str, Limit] = {}
-        self._pace = Pace(sum(pool.size for pool in self.pools), prefetch, self._loop.time())
+        self.pace = Pace(sum(pool.size for pool in self.pools), prefetch, self._loop.time())
         self._held: dict[int, Held] = {}
         self._running: set[Held] = set()
         self._noting: dict[int, asyncio.Future[SettleState]] = {}
@@ -93,13 +94,23 @@ class Desk:
         """See `Holder`. What stepped aside for a limit of its function is not in the way of others."""
         if self.closing:
             return 0
-        prefetch = self._pace.prefetch(self._loop.time())
+        prefetch = self.pace.prefetch(self._loop.time())
         aside = sum(turns.aside for turns in self._turns.values())
         return prefetch - len(self._held) + min(aside, prefetch)
 
     def held(self) -> tuple[int, ...]:
         """See `Holder`."""
         return tuple(self._held)
+
+    def let_go(self) -> None:
+        """See `Holder`. What came last goes first, and nothing as long as twice the prefetch is not exceeded."""
+        surplus = -self.room() - self.pace.prefetch(self._loop.time())
+        if surplus <= 0 or self.closing:
+            return
+        waiting = [held for held in self._held.values() if held.stage in (Stage.FETCHING, Stage.WAITING)]
+        for held in waiting[-surplus:]:
+            log.debug("%s goes back: those before it take long", held.label, extra=held.about)
+            self._finish(held, returned(held.token))
 
     def take(self, batch: Batch) -> None:
         """See `Holder`."""
@@ -230,7 +241,7 @@ class Desk:
             self._finish(held, settlement_of(held.task, job, ending))
         elif ending.end is not End.RETURN:
             log.warning("%s has ended and is superseded: another worker has it", held.label, extra=held.about)
-        self._pace.note_end(self._loop.time())
+        self.pace.note_end(self._loop.time())
         self._leave(held)
         if "after_task" in self._hooks:
             self._beside(self._hooks.tell("after_task", job, ending))
@@ -280,7 +291,7 @@ class Desk:
         if state is SettleState.STALE:
             label = held.label if held is not None else f"the delivery {settlement.token}"
             log.warning("%s is superseded: another worker had it when it ended here", label)
-        prefetch = self._pace.prefetch(self._loop.time())
+        prefetch = self.pace.prefetch(self._loop.time())
         self.made_room(self.room(), max(1, prefetch // 4))
 
     def return_waiting(self) -> None:

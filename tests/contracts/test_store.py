@@ -642,6 +642,19 @@ def test_max_deliveries_counts_lost_sessions_too(hand: Hand) -> None:
     assert hand.dead() == [("1", "max_deliveries")]
 
 
+def test_a_token_is_never_given_away_twice_not_even_by_a_store_that_comes_after(hand: Hand) -> None:
+    hand.put("1")
+    first = hand.one().token
+    hand.store.close()
+    after = Hand(hand.kind, hand.folder)
+    after.now += 1
+    after.queue()
+    after.open("t")
+    after.put("2")
+    assert after.one("t").token > first
+    hand.store = after.store
+
+
 def test_what_is_returned_unbegun_does_not_count(hand: Hand) -> None:
     hand.queue(max_deliveries=1)
     hand.put("1", "2")

@@ -22,6 +22,7 @@ from backwater_tornado.tasks.outcomes import failed, progressed, read_outcome, r
 from backwater_tornado.tasks.states import State
 from backwater_tornado.worker.hooks import Hooks
 from backwater_tornado.worker.jobs import End, Ending, Job, Stop
+from backwater_tornado.worker.pace import Pace
 from tests.unit.worker.bench import Bench, HandPool, working
 
 REVOKED = revoked()
@@ -401,6 +402,22 @@ def test_no_more_is_held_than_prefetch_says() -> None:
         assert await bench.value("19") == 19
 
     working(test, lambda: by_hand(2), prefetch=5)
+
+
+def test_what_is_held_goes_back_when_it_turns_out_to_take_long() -> None:
+    async def test(bench: Bench) -> None:
+        desk = bench.worker.desk
+        desk.pace = Pace(1, 20, 0.0)
+        for number in range(20):
+            await bench.send("add", number, id=str(number))
+        await bench.until_counts(0, 0, 20, 0)
+        desk.pace = Pace(1, 3, 0.0)
+        bench.worker.consumer.overtake()
+        await bench.until_counts(14, 0, 6, 0)
+        assert [each.message.id for each in await bench.take()] == [str(number) for number in range(6, 20)]
+        assert desk.room() == -3
+
+    working(test, lambda: by_hand(1))
 
 
 def test_a_poll_that_asks_for_nothing_is_overtaken_when_there_is_room() -> None:
