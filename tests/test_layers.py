@@ -104,7 +104,7 @@ TABLE: Mapping[str, May] = {
         never="time os random secrets uuid socket",
     ),
     "worker.thread_pool": May(
-        "errors threads broker.values worker.async_pool worker.execution worker.interrupts worker.jobs worker.pools",
+        "errors threads broker.values worker.execution worker.interrupts worker.jobs worker.pools",
         never="time os random secrets uuid socket",
     ),
     "worker.frames": May("broker.values worker.jobs", "msgspec", never=IMPURE),

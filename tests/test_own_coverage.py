@@ -34,6 +34,7 @@ ALSO = (
     "broker.routing",
     "broker.traffic",
     "worker.execution",
+    "worker.frames",
     "worker.interrupts",
 )
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from .frames import Ended, Frames, Plan, Ready, Said, Told, Unready, frame
 from .jobs import End, Ending
-from .pools import MOMENT, Pool, Run
+from .pools import MOMENT, Run
 
 log = logging.getLogger("backwater.worker")
 
@@ -256,12 +256,6 @@ class Processes:
         if run is not None:
             # What cannot be run here goes back slowly, else it would come again at once.
             self._loop.call_later(pause, self.note_end, run, Ending(End.RETURN, reason=how))
-
-
-def process_pool(size: int, plan: Plan) -> Pool:
-    """A pool of at most `size` processes, beside those that are about to end, for functions of all kinds."""
-    processes = Processes(plan)
-    return Pool(size, processes, processes)
 
 
 def _how(child: Child, code: int | None) -> str:

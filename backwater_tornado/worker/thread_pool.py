@@ -17,11 +17,10 @@ from backwater_tornado.broker.values import Outcome
 from backwater_tornado.errors import SoftTimeLimitExceeded
 from backwater_tornado.threads import ThreadPool
 
-from .async_pool import Coroutines
 from .execution import run_job
 from .interrupts import Interruptible, Stopped
 from .jobs import Ending
-from .pools import Pool, Run
+from .pools import Run
 
 
 class Threads:
@@ -69,8 +68,3 @@ class Threads:
     async def close(self) -> None:
         """See `Place`."""
         self._threads.close()
-
-
-def thread_pool(size: int) -> Pool:
-    """A pool of at most `size` runs at once: plain functions in threads, coroutine functions on the loop."""
-    return Pool(size, Threads(size), Coroutines())

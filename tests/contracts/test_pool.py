@@ -19,19 +19,25 @@ from backwater_tornado.broker.values import Outcome
 from backwater_tornado.protocol.codec import MSGPACK
 from backwater_tornado.tasks.states import State
 from backwater_tornado.worker import pools
+from backwater_tornado.worker.async_pool import Coroutines
 from backwater_tornado.worker.frames import Plan
 from backwater_tornado.worker.jobs import End, Ending, Job, Stop
 from backwater_tornado.worker.pools import Pool
-from backwater_tornado.worker.process_pool import process_pool
-from backwater_tornado.worker.thread_pool import thread_pool
+from backwater_tornado.worker.process_pool import Processes
+from backwater_tornado.worker.thread_pool import Threads
 from tests.contracts.pool_hand import FUNCTIONS, PATIENCE, Gate, Hand, error_in, find, value_of
 
 #: A soft limit, or a hard one, that is to be reached, seconds.
 SHORT = 0.3
 
 
-def processes(size: int) -> Pool:
-    return process_pool(size, Plan((FUNCTIONS,), tuple(sys.path)))
+def in_threads(size: int) -> Pool:
+    return Pool(size, Threads(size), Coroutines())
+
+
+def in_processes(size: int) -> Pool:
+    processes = Processes(Plan((FUNCTIONS,), tuple(sys.path)))
+    return Pool(size, processes, processes)
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,10 @@ class Kind:
 
 
 KINDS = [
-    Kind("threads", thread_pool, "plain"),
-    Kind("loop", thread_pool, "async"),
-    Kind("processes", processes, "plain", kills=True),
-    Kind("loops of processes", processes, "async", kills=True),
+    Kind("threads", in_threads, "plain"),
+    Kind("loop", in_threads, "async"),
+    Kind("processes", in_processes, "plain", kills=True),
+    Kind("loops of processes", in_processes, "async", kills=True),
 ]
 
 

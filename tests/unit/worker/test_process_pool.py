@@ -18,9 +18,10 @@ import pytest
 from backwater_tornado.tasks.states import State
 from backwater_tornado.worker import process_pool as module
 from backwater_tornado.worker.child import memory_in_use
-from backwater_tornado.worker.frames import Frames, Plan, Ready, Told, Unready, frame
-from backwater_tornado.worker.jobs import End, Ending, Job, Stop
-from backwater_tornado.worker.process_pool import process_pool
+from backwater_tornado.worker.frames import Plan
+from backwater_tornado.worker.jobs import End, Ending, Stop
+from backwater_tornado.worker.pools import Pool
+from backwater_tornado.worker.process_pool import Processes
 from tests.contracts.pool_hand import FUNCTIONS, PATIENCE, Gate, Hand, error_in, value_of
 
 PATH = tuple(sys.path)
@@ -31,7 +32,8 @@ def run(
 ) -> None:
     async def main() -> None:
         async with asyncio.timeout(PATIENCE):
-            hand = Hand(process_pool(size, Plan(modules, PATH, **plan)), "plain")
+            processes = Processes(Plan(modules, PATH, **plan))
+            hand = Hand(Pool(size, processes, processes), "plain")
             try:
                 await test(hand)
             finally:
@@ -120,11 +122,13 @@ SCRIPT = f"""
 import asyncio, os, sys
 sys.path[:] = {list(PATH)!r}
 from backwater_tornado.worker.frames import Plan
-from backwater_tornado.worker.process_pool import process_pool
+from backwater_tornado.worker.pools import Pool
+from backwater_tornado.worker.process_pool import Processes
 from tests.contracts.pool_hand import FUNCTIONS, Hand
 
 async def main():
-    hand = Hand(process_pool(2, Plan((FUNCTIONS,), tuple(sys.path))), "plain")
+    processes = Processes(Plan((FUNCTIONS,), tuple(sys.path)))
+    hand = Hand(Pool(2, processes, processes), "plain")
     spinning, idle = hand.start("spin"), hand.start("pid")
     await spinning.begun.wait()
     await idle.ended
@@ -258,17 +262,3 @@ def test_a_task_that_a_child_does_not_know_is_a_failure() -> None:
         assert "no module" in str(error)
 
     run(test, modules=("math",))
-
-
-@pytest.mark.parametrize("size", [1, 3, 7, 1_000])
-def test_values_come_whole_however_they_are_cut(size: int) -> None:
-    said = [Ready(), Unready("why"), Ready()]
-    data = b"".join(map(frame, said))
-    frames = Frames(Ready | Unready | Told)
-    found = [each for start in range(0, len(data), size) for each in frames.feed(data[start : start + size])]
-    assert found == said
-
-
-def test_a_job_comes_as_it_was_sent() -> None:
-    job = Job(1, "id", "m.f", b"\xc1", "", soft_time_limit=0.5, max_retries=None)
-    assert Frames(Job).feed(frame(job)) == [job]
