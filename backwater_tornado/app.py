@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 import msgspec
 
@@ -23,7 +23,7 @@ from .broker.values import Entry, unpack
 from .client import AsyncClient, Client
 from .driving import drive, drive_async
 from .errors import InvalidOption
-from .results import AsyncResult, AwaitableResult, make_awaitable, make_result
+from .results import AsyncResult, AwaitableResult, GroupResult, make_awaitable, make_result
 from .sharing import Sharing
 from .tasks.asks import Ask
 from .tasks.current import enter_block, leave_block, set_default_sender
@@ -34,7 +34,7 @@ from .tasks.options import make_send_options
 from .tasks.outcomes import revoked
 from .tasks.request import TaskRequest, current_task
 from .tasks.schedule import Schedule, schedule_of
-from .tasks.signatures import Canvas, signature
+from .tasks.signatures import Canvas, Chain, Group, Signature, signature
 from .tasks.workflow import Context, Order, plan_canvas
 
 T = TypeVar("T")
@@ -159,6 +159,12 @@ class App(_Application):
         if default:
             set_default_sender(self)
 
+    @overload
+    def send(self, canvas: Signature) -> AsyncResult[Any]: ...
+    @overload
+    def send(self, canvas: Group) -> GroupResult: ...
+    @overload
+    def send(self, canvas: Chain) -> Any: ...
     def send(self, canvas: Canvas) -> Any:
         """Send a signature, chain or group; gives an `AsyncResult`, or a `GroupResult` if its result is a list.
 
@@ -178,7 +184,7 @@ class App(_Application):
         self, name: str, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> AsyncResult[Any]:
         """Send a task that is known by its name only, `module.name`."""
-        return self.send(signature(name, args, kwargs, **options))  # type: ignore[no-any-return]
+        return self.send(signature(name, args, kwargs, **options))
 
     def result(self, id: str) -> AsyncResult[Any]:
         """The handle of a task that was sent by anybody."""

@@ -87,6 +87,14 @@ def a_bound_task_is_called_without_its_context() -> None:
     bound.delay("x")  # type: ignore[arg-type]
 
 
+def what_is_sent_has_its_kind_of_result(app: backwater.App) -> None:
+    assert_type(app.send(add.s(1, 2)), backwater.AsyncResult[Any])
+    assert_type(app.send(backwater.group(add.s(1, 2))), backwater.GroupResult)
+    assert_type(app.send_task("tasks.add", [1, 2]), backwater.AsyncResult[Any])
+    app.send(add)  # type: ignore[call-overload]
+    app.send(add.s(1, 2) | add.s(3)).get(timeout=3)
+
+
 def calls_are_put_together() -> None:
     assert_type(add.s(1) | add.s(2), backwater.Chain)
     assert_type(add.si(1, 2), backwater.Signature)

@@ -229,6 +229,10 @@ def test_a_key_sends_only_where_it_may() -> None:
 def test_a_body_beyond_the_limit_is_told_and_nothing_is_sent(app: backwater.App) -> None:
     with pytest.raises(backwater.BodyTooLarge, match="max_encoded_args_size is 8388608"):
         app.send(backwater.signature("m.f", [os.urandom(9 << 20)]))
+    too_large = backwater.signature("m.f", [os.urandom(5 << 20)])
+    for canvas in (too_large, add.s(1, 2) | too_large, add.s(1, 2).link(too_large)):
+        with pytest.raises(backwater.MessageTooLarge):  # nobody could be given it, later
+            app.send(canvas)
     add.delay(1, 2)
     assert waiting(app) == 1
 
