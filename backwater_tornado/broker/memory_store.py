@@ -7,7 +7,6 @@ the process, and to be used by one thread at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
 from typing import Final
 
 from backwater_tornado.errors import SessionGone, SessionTaken, UnknownQueue
