@@ -68,14 +68,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else OK
 
 
+#: How the help lists the commands; the rest is for whoever runs a broker.
+_SECTIONS = {
+    "Calls": ("keygen", "serve", "call", "modules", "doctor"),
+    "Tasks": ("broker", "worker", "send", "result", "periodic"),
+}
+
+
+class _Sections(click.Group):
+    """Lists its commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        listed = [name for names in _SECTIONS.values() for name in names]
+        others = [name for name, each in self.commands.items() if name not in listed and not each.hidden]
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for title, names in {**_SECTIONS, "Running a broker": others}.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
+
+
 @click.group(
+    cls=_Sections,
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     no_args_is_help=False,
 )
 @click.version_option(package_name="backwater-tornado", message="%(prog)s %(version)s")
 def backwater() -> None:
-    """Calls between services over links that are slow, cut out and are not trusted.
+    """Calls and tasks between services over links that are slow, cut out and are not trusted.
 
     \b
       backwater keygen > site.key
@@ -284,7 +304,9 @@ def _findings(url: str, settings: Settings) -> Iterator[Finding]:
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 @with_settings("modules")
 def modules_command(modules: tuple[str, ...], as_json: bool, config: str | None) -> int:
-    """List what `serve` would expose: signature, options, and what each function does.
+    """List what `serve` would expose.
+
+    Of each function its signature, its options, and what it does.
 
     \b
       backwater modules tasks statistics:mean,median

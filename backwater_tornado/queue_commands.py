@@ -47,7 +47,9 @@ def _ask(client: Client, verb: str, *args: Any, returns: Any = None) -> Any:
 @_as_json
 @with_settings("queues")
 def queues_command(names: tuple[str, ...], as_json: bool, config: str | None, **flags: Any) -> int:
-    """List queues: what waits, runs and is dead, and what goes through in a second, over the last minute.
+    """List queues: what waits, runs and is dead.
+
+    What comes, goes and is done is counted in a second, over the last minute.
 
     \b
       backwater queues --broker https://broker.example:8443 --secret-file site.key
@@ -76,7 +78,9 @@ def _check_known(names: Sequence[str], found: Sequence[QueueStats]) -> None:
 @_as_json
 @with_settings("purge")
 def purge_command(queue: str, yes: bool, as_json: bool, config: str | None, **flags: Any) -> int:
-    """Drop all messages that wait in a queue; those that run go on. On a terminal it asks first.
+    """Drop all messages that wait in a queue.
+
+    Those that run go on. On a terminal it asks first.
 
     \b
       backwater purge default --broker https://broker.example:8443 --secret-file site.key
@@ -96,7 +100,9 @@ def purge_command(queue: str, yes: bool, as_json: bool, config: str | None, **fl
 @click.argument("queues", nargs=-1, required=True, metavar="QUEUE...")
 @with_settings("pause")
 def pause_command(queues: tuple[str, ...], config: str | None, **flags: Any) -> int:
-    """Hand out nothing more of these queues; what runs goes on, and what comes waits.
+    """Hand out nothing more of these queues.
+
+    What runs goes on, and what comes waits.
 
     \b
       backwater pause default reports --broker https://broker.example:8443 --secret-file site.key
@@ -125,7 +131,9 @@ def resume_command(queues: tuple[str, ...], config: str | None, **flags: Any) ->
 
 @click.group("dead")
 def dead_group() -> None:
-    """Messages that were put aside: rejected, expired, delivered too often, parked.
+    """Look at messages that were put aside, replay or drop them.
+
+    They were rejected, have expired, were delivered too often, or nobody knew their task (parked).
 
     \b
       backwater dead list --queue default

@@ -53,10 +53,11 @@ def serve_command(modules: tuple[str, ...], config: str | None, **flags: Any) ->
 @click.argument("modules", nargs=-1, metavar="[MODULE]...")
 @with_settings("broker")
 def broker_command(modules: tuple[str, ...], config: str | None, **flags: Any) -> int:
-    """Serve a broker of messages, and the functions of modules beside it if any are named, until SIGTERM.
+    """Serve a broker of messages until SIGTERM.
 
-    What it has accepted is on disk, and is there again after a restart, a crash or a power failure; only memory://
-    forgets. A file has one broker at a time. Keys may be bound to queues: see `scopes` in the file of keys.
+    The functions of modules that are named are served beside it. What it has accepted is on disk, and is there again
+    after a restart, a crash or a power failure; only memory:// forgets. A file has one broker at a time. Keys may be
+    bound to queues: see `scopes` in the file of keys.
 
     \b
       backwater broker --secret-file site.key

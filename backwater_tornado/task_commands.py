@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -23,7 +23,11 @@ from .results import AsyncResult
 from .settings import Settings, load
 from .tasks.flows import MAX_MESSAGES
 from .tasks.signatures import Signature, signature
+from .tasks.states import State
 from .terminal import NO_ANSWER, OK, complain, complain_of, show_value
+
+#: A command that waits says where to look if a task has not begun by then, seconds.
+HINT_AFTER = 3.0
 
 
 def connect(settings: Settings) -> App:
@@ -133,7 +137,9 @@ def _read_line(line: str) -> list[Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line for each task.")
 @with_settings("result")
 def result_command(ids: tuple[str, ...], config: str | None, **flags: Any) -> int:
-    """Print what is known of tasks: the state of one that goes on, the result or the error of one that has ended.
+    """Print what is known of tasks.
+
+    That is the state of one that goes on, the result or the error of one that has ended.
 
     \b
       backwater result 7f3c… --broker https://broker.example:8443 --secret-file site.key
@@ -158,11 +164,24 @@ def result_command(ids: tuple[str, ...], config: str | None, **flags: Any) -> in
 def _show(result: AsyncResult[Any], timeout: float | None, *, alone: bool, as_json: bool) -> int:
     """Wait for a task and print what came of it; gives the exit code."""
     try:
-        result.get(timeout, propagate=False)
+        _wait(result, timeout, quiet=as_json or not alone)
     except DeadlineExceeded as error:
         complain(f"{result.id}: {error}; give it more time with --for", code=error.code, as_json=as_json)
         return NO_ANSWER
     return _show_known(result, alone=alone, as_json=as_json)
+
+
+def _wait(result: AsyncResult[Any], timeout: float | None, *, quiet: bool) -> None:
+    """Wait; for one that nobody has begun after a while, say where to look."""
+    if not quiet and (timeout is None or timeout > HINT_AFTER):
+        with suppress(DeadlineExceeded):
+            result.get(HINT_AFTER, propagate=False)
+            return
+        if result.state is State.PENDING:
+            hint = "`backwater queues` tells whether a worker is there, `backwater dead list` what no worker knew"
+            complain(f"still waiting for {result.id}; {hint}")
+        timeout = None if timeout is None else timeout - HINT_AFTER
+    result.get(timeout, propagate=False)
 
 
 def _show_known(result: AsyncResult[Any], *, alone: bool, as_json: bool) -> int:

@@ -39,7 +39,7 @@ OK, RAISED, USAGE, UNREACHABLE, REFUSED, NO_ANSWER, UNVERIFIED, INTERRUPTED = 0,
 EXIT_CODES = """\b
 Exit codes:
   0    it worked
-  1    the remote function raised; doctor: a check failed; serve: calls were cut
+  1    the function or the task raised; doctor: a check failed; serve, broker, worker: what ran was cut
   2    wrong usage or configuration
   3    the server could not be reached, nothing ran
   4    the server refused the call, nothing ran

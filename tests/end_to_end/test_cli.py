@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 from backwater_tornado import Key, KeyRing
+from backwater_tornado.cli import backwater
 from backwater_tornado.doctor import Examination, examine
 from backwater_tornado.keyfiles import read_keys
 from backwater_tornado.protocol.keys import Scopes, format_key, parse_keys
@@ -344,6 +345,14 @@ def test_every_command_has_help_with_an_example(tmp_path: Path, command: list[st
     assert done.returncode == 0
     assert f"    backwater {' '.join(command)}" in done.stdout
     assert "serve-child" not in done.stdout
+
+
+def test_every_command_is_listed_once_and_in_one_line(tmp_path: Path) -> None:
+    listed = run(tmp_path, "--help").stdout.partition("Calls:")[2].partition("Exit codes")[0].splitlines()
+    names = [line.split()[0] for line in listed if line.startswith("  ") and line.strip()]
+    visible = [name for name, command in backwater.commands.items() if not command.hidden]
+    assert sorted(names) == sorted(visible)
+    assert not [line for line in listed if line.endswith("...")]
 
 
 def test_exit_codes_are_in_the_help(tmp_path: Path) -> None:

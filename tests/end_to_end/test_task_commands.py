@@ -45,6 +45,14 @@ def test_waiting_for_a_result_that_does_not_come_names_the_option_for_more_time(
     assert json.loads(told.stderr)["error"]["code"] == "deadline_exceeded"
 
 
+def test_for_a_task_that_nobody_begins_it_is_said_where_to_look(folder: Path) -> None:
+    done = run(folder, "result", "one", "--for", "3.1")
+    assert done.returncode == 5
+    hint, ended = done.stderr.splitlines()
+    assert "still waiting for one; `backwater queues` tells whether a worker is there" in hint
+    assert ended.endswith("give it more time with --for")
+
+
 def test_a_broker_that_is_silent_is_given_up_after_the_timeout(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
