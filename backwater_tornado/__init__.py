@@ -105,6 +105,7 @@ from .tasks.schedule import Cron, Every, crontab
 from .tasks.signatures import Chain, Group, Signature, chain, chord, group, signature
 from .tasks.states import State
 from .tasks.task import Task, expose
+from .worker.hooks import Hooks
 
 __version__ = version("backwater-tornado")
 
@@ -135,6 +136,7 @@ __all__ = [
     "Exposure",
     "Group",
     "GroupResult",
+    "Hooks",
     "IdempotencyConflict",
     "InternalError",
     "InvalidArguments",

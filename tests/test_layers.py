@@ -145,7 +145,9 @@ TABLE: Mapping[str, May] = {
     "app": May(
         "errors broker.values client driving results sharing tasks", "msgspec", never="random secrets socket logging"
     ),
-    "__init__": May("errors options context exposure keyfiles protocol server client app results tasks broker_server"),
+    "__init__": May(
+        "errors options context exposure keyfiles protocol server client app results tasks broker_server worker.hooks"
+    ),
     "erlang": May("errors options protocol.erlang", never=IMPURE),
     "testing": May(f"{ALL_OF_OURS} broker_server worker worker_plan worker_pools worker_process", "tornado"),
     "fixtures": May("app tasks.current testing", "pytest", never="os random secrets uuid socket"),
