@@ -537,6 +537,19 @@ def test_a_name_that_was_exclusive_is_anybodys_afterwards(hand: Hand) -> None:
     assert hand.counts("mine") == (1, 0, 0, 0)
 
 
+def test_a_session_lives_as_long_as_it_said_last(hand: Hand) -> None:
+    hand.poll()
+    hand.open(ttl=100.0)
+    hand.poll()
+    hand.later(99)
+    hand.poll()
+    hand.open(ttl=10.0)
+    hand.poll()
+    hand.later(10)
+    with pytest.raises(SessionGone):
+        hand.poll()
+
+
 def test_an_auto_delete_queue_goes_with_its_last_receiver(hand: Hand) -> None:
     hand.open("t")
     hand.queue("r", auto_delete=True)

@@ -260,6 +260,12 @@ def end(store: SqliteStore, verdict: Verdict, outcome: Outcome | None = None, *t
     return lambda: store.settle("s", [Settlement(delivery.token, verdict, outcome, then=then)], NOW) and None
 
 
+def brief(store: SqliteStore) -> Callable[[], object]:
+    """Let a queue expire."""
+    store.declare([Queue("brief", expires=20.0)], NOW)
+    return lambda: store.sweep(NOW + 20)
+
+
 #: What is done to a store with a transient queue `t` (and a durable `q`), whose session has polled for both; whether it
 #: waits for the disk.
 DONE: list[tuple[str, Callable[[SqliteStore], Callable[[], object]], bool]] = [
@@ -282,7 +288,7 @@ DONE: list[tuple[str, Callable[[SqliteStore], Callable[[], object]], bool]] = [
     ("answer to nobody", lambda store: end(store, Verdict.ACK, None, publication("new", "nowhere")), True),
     ("let one expire", lambda store: lambda: store.sweep(NOW + 5), False),
     ("let a session expire", lambda store: lambda: store.sweep(NOW + 50), True),
-    ("let a queue expire", lambda store: lambda: store.sweep(NOW + 20), True),
+    ("let a queue expire", brief, True),
     ("cancel", lambda store: lambda: store.cancel(["1"], OK, NOW), True),
 ]
 
@@ -291,7 +297,7 @@ DONE: list[tuple[str, Callable[[SqliteStore], Callable[[], object]], bool]] = [
 def test_what_concerns_transient_queues_only_waits_for_no_disk(
     store: SqliteStore, synced: list[int], does: Callable[[SqliteStore], Callable[[], object]], durable: bool
 ) -> None:
-    limits = {"t": {"transient": True}, "empty": {}, "brief": {"expires": 20.0}, "new": {}}
+    limits = {"t": {"transient": True}, "empty": {}, "new": {}}
     store.declare([Queue(name, **limit) for name, limit in limits.items()], NOW)  # type: ignore[arg-type]
     store.declare([Exchange("x", "fanout"), Binding("x", "t"), Binding("x", "q")], NOW)
     store.publish([publication("0"), publication("1", "t"), publication("2", "t", expires=NOW + 5)], NOW)
