@@ -271,6 +271,22 @@ def test_what_is_revoked_while_it_runs_ends_as_revoked(run: Callable[..., None])
     run(test, 1)
 
 
+def test_nobody_looks_again_at_what_has_ended(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pools, "MOMENT", SHORT / 2)
+
+    async def test(hand: Hand) -> None:
+        running = hand.start("spin")
+        await running.begun.wait()
+        hand.pool.stop(running.job.token, Stop.REVOKED)
+        await running.ended
+        await hand.run("spin", time_limit=SHORT)  # until long after that moment
+
+    run(test, 1)
+    assert caplog.text == ""
+
+
 def test_what_is_revoked_at_once_ends_too(run: Callable[..., None]) -> None:
     async def test(hand: Hand) -> None:
         running = hand.start("spin")
