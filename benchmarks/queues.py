@@ -70,7 +70,7 @@ def plan(chosen: argparse.Namespace) -> Plan:
     """What is enqueued in a visit makes the 10 000 to drain."""
     if chosen.quick:
         return Plan(1, one=200, crowd=160, bulk=640, trips=20, trip_seconds=2, drain_seconds=5)
-    return Plan(chosen.rounds, one=1000, crowd=1600, bulk=7400, trips=200, trip_seconds=4, drain_seconds=30)
+    return Plan(chosen.rounds, one=1000, crowd=1600, bulk=7400, trips=200, trip_seconds=4, drain_seconds=15)
 
 
 def versions(fleet: Fleet) -> dict[str, list[str]]:
