@@ -8,6 +8,7 @@ namespace, in the order in which they stand:
 - in a ```console block each line behind `$ ` runs in bash, all in one shell; if output stands below a command, the
   command must print that, where `...` matches anything;
 - a ```bash or ```sh block runs whole;
+- a port that is written 809x or 8888 is another one, which is free, in the whole section;
 - a block behind `<!-- not run: reason -->` is left alone, and so is every other kind of block.
 
 An example is a script that ends with a comment block `# Output:`, and must print just that, `...` matching anything.

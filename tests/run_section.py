@@ -9,13 +9,19 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import re
 import secrets
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.documents import SHELLS, Block, commands, matches, sections
+
+#: What a document listens on.
+PORT = re.compile(r"\b(809\d|8888)\b")
 
 
 class Shell:
@@ -57,12 +63,14 @@ class Section:
     """What the blocks of one section share."""
 
     def __init__(self) -> None:
+        self._ports: dict[str, str] = {}
         self._namespace: dict[str, Any] = {"__name__": "__main__"}
         self._runner = asyncio.Runner()
         self._shell = Shell()
 
     def run(self, block: Block) -> None:
-        """Does with a block what a reader would."""
+        """Does with a block what a reader would, on ports that are free: others may run the same section."""
+        block = replace(block, text=PORT.sub(self._free_port, block.text))
         if block.file_name is not None:
             path = Path(block.file_name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +84,13 @@ class Section:
             self._shell.run(block.text)
         else:
             self._python(block)
+
+    def _free_port(self, written: re.Match[str]) -> str:
+        """The port for one that is written in the document, the same for the whole section."""
+        if written[0] not in self._ports:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                self._ports[written[0]] = str(free.getsockname()[1])
+        return self._ports[written[0]]
 
     def _python(self, block: Block) -> None:
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT

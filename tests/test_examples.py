@@ -105,6 +105,11 @@ z=2
 ```
 ```python
 assert "y" not in globals()
+port = 8090  # another one, which is free
+assert port != 809 * 10
+```
+```python
+assert port == 8090
 ```
 ```console
 $ pwd; echo $z
