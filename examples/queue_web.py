@@ -32,10 +32,8 @@ class Reports(RequestHandler):
         self.set_header("location", f"/reports/{result.id}")
 
     async def get(self, id: str) -> None:
-        result = self.queue.result(id)
-        state, progress = await result.state(), await result.progress()
-        done = await result.get(timeout=5) if state is backwater.State.SUCCESS else None
-        self.write({"state": state, "progress": progress, "result": done})
+        state, value = await self.queue.result(id).look()  # its result, how far it is, or why it failed
+        self.write({"state": state, "value": str(value) if isinstance(value, Exception) else value})
 
 
 async def main(queue: backwater.AsyncApp) -> None:
@@ -52,10 +50,10 @@ async def main(queue: backwater.AsyncApp) -> None:
         page = json.loads((await browser.fetch(url + answer.headers["location"])).body)
         if page["state"] == "SUCCESS":
             break
-        if page["progress"]:
-            print("page", page["progress"]["page"], "of", page["progress"]["of"])
+        if page["state"] == "PROGRESS":
+            print("page", page["value"]["page"], "of", page["value"]["of"])
         await asyncio.sleep(0.1)
-    print("result:", page["result"])
+    print("result:", page["value"])
     server.stop()
 
 
