@@ -150,6 +150,7 @@ class Leases:
         ]
 
     def _cancelled(self) -> tuple[int, ...]:
+        self._rows.flush()
         where = f"state = {LEASED} AND session = ? AND cancelled ORDER BY token"
         found = self._rows.db.execute(f"SELECT token FROM copies WHERE {where}", (self._session,))
         return tuple(token for (token,) in found)

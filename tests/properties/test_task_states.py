@@ -69,7 +69,8 @@ def saying(state: State, verdict: Verdict) -> Callable[[Life], bool]:
 
 #: What may be done, and what may happen to the task by it.
 DEEDS: Mapping[str, tuple[Callable[[Life], bool], set[Event]]] = {
-    "deliver": (Life.deliver, {Event.DELIVERED}),
+    # A poll looks at what has expired, too.
+    "deliver": (Life.deliver, {Event.DELIVERED, Event.EXPIRED}),
     "start": (saying(State.STARTED, Verdict.KEEP), {Event.STARTED}),
     "progress": (saying(State.PROGRESS, Verdict.KEEP), {Event.PROGRESSED}),
     "retry": (saying(State.RETRY, Verdict.REQUEUE), {Event.RETRIED, Event.EXHAUSTED, Event.REVOKED}),
