@@ -20,7 +20,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
@@ -32,10 +33,13 @@ from backwater_tornado.errors import (
     SessionGone,
 )
 from backwater_tornado.marks import expose
+from backwater_tornado.protocol.keys import Scopes
 
 from . import operations
 from .administration import Administration
+from .asking import LARGEST
 from .bounds import Life, Name, Span
+from .performers import Performer
 from .portions import check_settled, check_sizes, fit_results, portion, size_of
 from .store import Store
 from .values import (
@@ -78,6 +82,17 @@ class Broker(Administration):
 
     _sweeping: asyncio.Task[None] | None = None
 
+    def __init__(
+        self,
+        performer: Performer,
+        scopes: Callable[[str], Scopes] | None = None,
+        clock: Callable[[], float] = time.time,
+        largest: int = LARGEST,
+    ) -> None:
+        super().__init__(performer, scopes, clock, largest)
+        #: Something is to happen at a moment that may be sooner than all that was known.
+        self._hurried = asyncio.Event()
+
     # Messages --------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
@@ -97,8 +112,14 @@ class Broker(Administration):
         publishing = operations.publish_creating if create else _publish
         found, effects = await self.ask(lambda store, now: publishing(store, given, joined, now))
         self.waiters.wake(effects)
+        self._hurry(any(map(operations.is_timed, given)))
         self._count_published(given, found)
         return pack(found) if isinstance(publications, bytes) else found
+
+    def _hurry(self, timed: bool) -> None:
+        """Look at once what time will bring next, if something is to happen at a moment of its own."""
+        if timed:
+            self._hurried.set()
 
     def _count_published(self, given: Sequence[Publication], found: Sequence[Published]) -> None:
         copies: dict[str, int] = {}
@@ -158,6 +179,7 @@ class Broker(Administration):
         named = self.may.own(session)
         found, effects = await self.ask(lambda store, now: store.settle(named, given, now))
         self.waiters.wake(effects)
+        self._hurry(any(each.delay or any(map(operations.is_timed, each.then)) for each in given))
         self._count_settled(named, given, found)
         return pack(found) if isinstance(settlements, bytes) else found
 
@@ -254,9 +276,14 @@ class Broker(Administration):
 
     async def _watch_time(self) -> None:
         tidy = 0.0
+        resumed = False
         while True:
             pause = SWEEP_PERIOD
+            self._hurried.clear()
             try:
+                if not resumed:
+                    await self.performer.perform(lambda store: store.resume(self.clock()))
+                    resumed = True
                 due = await self.sweep()
                 if due is not None:
                     pause = min(pause, max(0.0, due - self.clock()))
@@ -266,7 +293,10 @@ class Broker(Administration):
                 tidy = time.monotonic() + TIDY_PERIOD
                 self.receivers.forget_silent(self.clock())
                 self.traffic.forget_idle(time.monotonic())
-            await asyncio.sleep(max(pause, 0.005))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._hurried.wait()
+            await asyncio.sleep(0.005)
 
 
 def _read(given: list[T] | bytes, kind: type[list[T]]) -> list[T]:

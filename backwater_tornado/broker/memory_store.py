@@ -290,6 +290,11 @@ class MemoryStore:
         copy.number, copy.session = 0, ""
         return copy
 
+    def resume(self, now: float) -> None:
+        """See `Store.resume`."""
+        for name, receiver in self._receivers.items():
+            self._lapsing.set(name, now + receiver.session.ttl)
+
     def sweep(self, now: float) -> Effects:
         """See `Store.sweep`."""
         touched = Touched()

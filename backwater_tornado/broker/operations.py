@@ -120,3 +120,10 @@ def _check_dead(store: Store, numbers: Sequence[int], allows: Allows | None) -> 
 def without_body(letter: DeadLetter) -> DeadLetter:
     """For a list."""
     return msgspec.structs.replace(letter, message=msgspec.structs.replace(letter.message, body=b""))
+
+
+def is_timed(publication: Publication) -> bool:
+    """Whether something is to happen to it at a moment of its own."""
+    message = publication.message
+    moments = (message.not_before, message.expires, publication.lifetime)
+    return publication.delay > 0 or any(moment is not None for moment in moments)

@@ -209,6 +209,11 @@ class SqliteStore:
             end_session(messages, session)
         return messages.effects()
 
+    def resume(self, now: float) -> None:
+        """See `Store.resume`."""
+        with self._operation(now, durable=False) as messages:
+            messages.rows.db.execute("UPDATE sessions SET expires = ? + ttl", (now,))
+
     def sweep(self, now: float) -> Effects:
         """See `Store.sweep`."""
         if not self._is_due(now):

@@ -145,6 +145,10 @@ class Store(Protocol):
         """What it holds goes back at once, with its exclusive and auto-delete queues deleted; unknown: nothing."""
         ...
 
+    def resume(self, now: float) -> None:
+        """The broker begins: while it was away nobody could be heard of, so every session has its whole `ttl` again."""
+        ...
+
     def sweep(self, now: float) -> Effects:
         """All that time brings: sessions, messages, results, joins, ids and queues expire; delayed messages are due."""
         ...

@@ -404,6 +404,19 @@ def test_spans_are_counted_from_the_publication_by_the_stores_clock(hand: Hand) 
     assert hand.ids() == ["2"]
 
 
+def test_after_a_break_of_the_broker_every_session_has_its_whole_time_again(hand: Hand) -> None:
+    hand.put("1")
+    held = hand.one()
+    hand.now += 10_000
+    hand.store.resume(hand.now)
+    assert hand.later(29.9).queues == set()
+    assert hand.settle(held) is SettleState.DONE
+    hand.store.resume(hand.now)
+    hand.later(30.1)
+    with pytest.raises(SessionGone):
+        hand.poll()
+
+
 def test_what_is_due_is_received_before_it_is_swept(hand: Hand) -> None:
     hand.put("1", not_before=START + 10)
     hand.put("2", expires=START + 10)

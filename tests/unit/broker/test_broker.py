@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
 
 from backwater_tornado.broker import receivers
@@ -532,3 +534,67 @@ def test_closing_sends_every_poll_home() -> None:
         assert ids(await broker.receive("w", WANT, LONG)) == []
 
     brokering(test)
+
+
+class Counting(Direct):
+    """A medium that counts what it was asked."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.asked = 0
+        self.thrice = asyncio.Event()
+
+    async def perform(self, operation: Callable[[Store], T]) -> T:
+        self.asked += 1
+        if self.asked == 3:
+            self.thrice.set()
+        return await super().perform(operation)
+
+
+async def started(store: Store, clock: Callable[[], float] = time.time) -> Broker:
+    """A broker that has looked once at what time has brought."""
+    counting = Counting(store)
+    broker = Broker(counting, clock=clock)
+    broker.start()
+    await counting.thrice.wait()  # for sessions, for what is due, for when there is more
+    return broker
+
+
+def test_a_broker_that_was_away_takes_nothing_from_those_it_could_not_hear() -> None:
+    async def test() -> None:
+        clock, store = Clock(), MemoryStore()
+        before = Broker(Direct(store), clock=clock)
+        await before.declare([], [Queue("jobs")], [])
+        await before.open_session("w", 30.0)
+        delivery = await one(before)
+        clock.now += 10_000
+        after = await started(store, clock)
+        assert await after.settle("w", [Settlement(delivery.token)]) == [SettleState.DONE]
+        await after.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("how", ["publish", "settle", "then"])
+def test_what_is_to_happen_soon_is_not_slept_through(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backwater_tornado.broker.broker.SWEEP_PERIOD", LONG)
+
+    async def test() -> None:
+        broker = await started(MemoryStore())
+        await broker.declare([], [Queue("jobs")], [])
+        await broker.open_session("w", LONG)
+        soon = msgspec.structs.replace(job("soon"), delay=0.01)
+        confirmed = 0
+        if how == "publish":
+            await broker.publish([soon])
+        else:
+            delivery = await one(broker, "soon" if how == "settle" else "first")
+            verdict = Verdict.REQUEUE if how == "settle" else Verdict.ACK
+            then = () if how == "settle" else (soon,)
+            await broker.settle("w", [Settlement(delivery.token, verdict, delay=0.01, then=then)])
+            confirmed = delivery.token
+        batch = await broker.receive("w", Poll(WANT.wants, 10, confirmed), LONG)
+        assert ids(batch) == ["soon"]
+        await broker.close()
+
+    asyncio.run(test())
