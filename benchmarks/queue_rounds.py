@@ -265,15 +265,18 @@ def visit(fleet: Fleet, name: str, number: int, plan: Plan) -> Visit:
 
 
 def interleaved(fleet: Fleet, plan: Plan) -> list[Visit]:
-    """All rounds."""
+    """All rounds, or as many as there were until an interrupt (Ctrl-C): what was measured is reported."""
     draw = random.Random(time.time_ns())
     found: list[Visit] = []
-    for number in range(plan.rounds):
-        for name in draw.sample(fleet.names, len(fleet.names)):
-            began = time.monotonic()
-            one = fleet.attempt(name, lambda name=name, number=number: visit(fleet, name, number, plan))
-            found += [one] if one else []
-            say(f"round {number + 1} of {plan.rounds}: {name}, {time.monotonic() - began:.0f} s")
+    try:
+        for number in range(plan.rounds):
+            for name in draw.sample(fleet.names, len(fleet.names)):
+                began = time.monotonic()
+                one = fleet.attempt(name, lambda name=name, number=number: visit(fleet, name, number, plan))
+                found += [one] if one else []
+                say(f"round {number + 1} of {plan.rounds}: {name}, {time.monotonic() - began:.0f} s")
+    except KeyboardInterrupt:
+        say("interrupted: no more rounds")
     return found
 
 
