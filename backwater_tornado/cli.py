@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain_of(error, as_json=as_json)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "backwater"
-        complain(f"{error.format_message()}; see `{where} --help`", as_json=as_json)
+        complain(f"{error.format_message().rstrip('.')}; see `{where} --help`", as_json=as_json)
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted", code="interrupted", as_json=as_json)

@@ -118,7 +118,7 @@ def stats_rows(receivers: list[Receiver]) -> list[Row]:
 # Commands ------------------------------------------------------------------------------------------------------------
 
 
-@click.group("inspect")
+@click.group("inspect", no_args_is_help=False)
 def inspect_group() -> None:
     """Workers: who is there, what they run, what they hold.
 

@@ -21,7 +21,7 @@ from .terminal import OK
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group("periodic")
+@click.group("periodic", no_args_is_help=False)
 def periodic_group() -> None:
     """Periodic tasks: what runs next, and when.
 

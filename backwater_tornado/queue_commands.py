@@ -129,7 +129,7 @@ def resume_command(queues: tuple[str, ...], config: str | None, **flags: Any) ->
 # The dead ------------------------------------------------------------------------------------------------------------
 
 
-@click.group("dead")
+@click.group("dead", no_args_is_help=False)
 def dead_group() -> None:
     """Look at messages that were put aside, replay or drop them.
 

@@ -405,6 +405,9 @@ def test_the_version_is_told(tmp_path: Path) -> None:
         (["broker", "--secret-file", "site.key", "--erlang"], "'--erlang'"),
         (["modules", "no_such_module"], "there is no module 'no_such_module'"),
         (["modules", "math:sqroot"], "there is no 'sqroot'"),
+        (["dead"], "Missing command; see `backwater dead --help`"),
+        (["inspect"], "Missing command; see `backwater inspect --help`"),
+        (["periodic"], "Missing command; see `backwater periodic --help`"),
     ],
 )
 def test_wrong_usage_is_told_in_one_line(folder: Path, words: list[str], complaint: str) -> None:
