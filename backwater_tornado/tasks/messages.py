@@ -10,13 +10,17 @@ Rule: whatever a message holds, reading it gives a value or `BodyUndecodable`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
+from backwater_tornado.broker.bounds import Count
 from backwater_tornado.broker.values import Message
 from backwater_tornado.errors import BodyUndecodable, UnsupportedMediaType
 from backwater_tornado.protocol.codec import MSGPACK, Codec, codec_for
+
+from .options import MAX_SECONDS
 
 #: The queue of a task that names none.
 DEFAULT_QUEUE: Final = "default"
@@ -25,6 +29,8 @@ RESULT_EXPIRES: Final = 86_400.0
 
 #: Results that a task waits for, by the ids of their messages: one id, or a list of such for the results of a group.
 Inputs = Any
+#: Seconds, as a sender may give them.
+Limit = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
 
 
 class TaskHeaders(msgspec.Struct, frozen=True, array_like=True):
@@ -33,7 +39,7 @@ class TaskHeaders(msgspec.Struct, frozen=True, array_like=True):
     #: The function, as `module.name`.
     task: str
     #: Runs that ended in a retry before this one.
-    retries: int = 0
+    retries: Count = 0
     #: The message that the whole workflow began with, and the task that sent this one; empty: itself, nobody.
     root: str = ""
     parent: str = ""
@@ -44,10 +50,10 @@ class TaskHeaders(msgspec.Struct, frozen=True, array_like=True):
     #: What it waits for has failed: it ends as failed without a run.
     upstream_failed: bool = False
     #: Seconds; None: as its function has it.
-    time_limit: float | None = None
-    soft_time_limit: float | None = None
+    time_limit: Limit | None = None
+    soft_time_limit: Limit | None = None
     #: -1: as its function has it; None: no bound.
-    max_retries: int | None = -1
+    max_retries: Annotated[int, Meta(ge=-1)] | None = -1
     #: The sender's own, encoded as a body is; empty: none.
     custom: bytes = b""
 

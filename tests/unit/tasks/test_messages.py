@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -52,6 +53,10 @@ def test_headers_of_another_version_are_read() -> None:
     assert read_headers(message(msgspec.msgpack.encode(more))) == TaskHeaders("m.f")
 
 
+#: A time limit, and a soft one: no deadline can be made of these.
+LIMITS = [[0], [-1.0], [float("nan")], [float("inf")], [1e308], [None, -math.inf], [None, 1e16]]
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -65,6 +70,10 @@ def test_headers_of_another_version_are_read() -> None:
         msgspec.msgpack.encode(["m.f", 0, "", "", ["a", None]]),
         msgspec.msgpack.encode(["m.f", 0, "", "", {"a": "b"}]),
         msgspec.msgpack.encode(["m.f", 0, "", "", nested(MAX_INPUTS_DEPTH + 1)]),
+        msgspec.msgpack.encode(["m.f", -1]),
+        msgspec.msgpack.encode(["m.f", 1 << 63]),
+        *(msgspec.msgpack.encode(["m.f", 0, "", "", None, False, False, *limits]) for limits in LIMITS),
+        msgspec.msgpack.encode(["m.f", 0, "", "", None, False, False, None, None, -2]),
         b"\x95\xa3m.f\x00\xa0\xa0" + b"\x91" * 100_000 + b"\xa1a",
     ],
 )
