@@ -234,17 +234,19 @@ class Desk:
             self.settle(Settlement(job.token, Verdict.KEEP, outcome))
 
     def _end(self, held: Held, job: Job, ending: Ending) -> None:
-        """It has run."""
+        """It has run. What is said of that comes last: a log that fails holds nothing up."""
         assert held.task is not None
-        if held.stage is Stage.RUNNING:
-            say_ending(held, ending, self._loop.time() - held.began)
+        superseded = held.stage is not Stage.RUNNING
+        if not superseded:
             self._finish(held, settlement_of(held.task, job, ending))
-        elif ending.end is not End.RETURN:
-            log.warning("%s has ended and is superseded: another worker has it", held.label, extra=held.about)
         self.pace.note_end(self._loop.time())
         self._leave(held)
         if "after_task" in self._hooks:
             self._beside(self._hooks.tell("after_task", job, ending))
+        if not superseded:
+            say_ending(held, ending, self._loop.time() - held.began)
+        elif ending.end is not End.RETURN:
+            log.warning("%s has ended and is superseded: another worker has it", held.label, extra=held.about)
 
     def _leave(self, held: Held) -> None:
         """It has a slot no longer."""
@@ -276,9 +278,9 @@ class Desk:
         """Tell the broker how it ended; it is held until that is accepted."""
         held.stage = Stage.ENDED
         self.counts[settlement.verdict] += 1
+        self.settle(settlement)
         if settlement.reason:
             log.warning("%s is put aside: %s", held.label, settlement.reason, extra=held.about)
-        self.settle(settlement)
 
     def settled(self, settlement: Settlement, state: SettleState) -> None:
         """The broker's answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -88,6 +89,24 @@ def test_what_cannot_be_read_is_put_aside_with_the_reason(more: dict[str, Any], 
         assert error.code in letter.detail  # type: ignore[attr-defined]
 
     working(test)
+
+
+def test_a_log_that_fails_holds_nothing_up() -> None:
+    def fail(record: logging.LogRecord) -> bool:
+        if "succeeded" in record.msg:
+            raise ValueError(record.msg)
+        return True
+
+    async def test(bench: Bench) -> None:
+        ids = [await bench.send("add", number) for number in range(3)]  # one after the other: there is one slot
+        assert [await bench.value(each) for each in ids] == [0, 1, 2]
+
+    log = logging.getLogger("backwater.worker")
+    log.addFilter(fail)
+    try:
+        working(test, lambda: HandPool(1))
+    finally:
+        log.removeFilter(fail)
 
 
 def test_a_run_that_asks_for_it_runs_again() -> None:
