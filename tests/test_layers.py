@@ -94,7 +94,7 @@ TABLE: Mapping[str, May] = {
     "worker.interrupts": May("errors", never="time os random secrets uuid socket logging"),
     "worker.execution": May(
         "errors exposure broker.values protocol.problems tasks worker.jobs",
-        never="time os secrets uuid asyncio socket logging",
+        never="time secrets uuid asyncio socket logging",
     ),
     "worker.pools": May(
         "errors deadlines exposure broker.values tasks.outcomes worker.jobs", never="os random secrets uuid socket"

@@ -4,10 +4,12 @@ The same in every pool; a pool gives how a plain function is called, or how an a
 interrupt it.
 
 Rule: whatever a function returns or raises, and be it `SystemExit`, there is an `Ending`; nothing is raised from here.
+And one only: a process that the function has forked ends here, where it would go on as a second worker.
 """
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
@@ -59,10 +61,13 @@ def run_job(function: Function, job: Job, tell: Tell, call: Call) -> Ending:
     except CallFailed as error:
         return _final(error)
     CURRENT_TASK.set(context)
+    process = os.getpid()
     try:
         return _returned(job, call(function.call_in(context), args, kwargs))
     except BaseException as raised:  # noqa: BLE001 - whatever it raises is how it ended
         return _raised(function, job, raised)
+    finally:
+        _end_if_forked(process)
 
 
 async def run_job_on_loop(function: Function, job: Job, tell: Tell, wait: Await) -> Ending:
@@ -72,10 +77,19 @@ async def run_job_on_loop(function: Function, job: Job, tell: Tell, wait: Await)
     except CallFailed as error:
         return _final(error)
     CURRENT_TASK.set(context)
+    process = os.getpid()
     try:
         return _returned(job, await wait(function.call_in(context)(*args, **kwargs)))
     except BaseException as raised:  # noqa: BLE001 - as above
         return _raised(function, job, raised)
+    finally:
+        _end_if_forked(process)
+
+
+def _end_if_forked(process: int) -> None:
+    """End this process, if it is not the one in which the function was called: its parent says how that ended."""
+    if os.getpid() != process:
+        os._exit(0)
 
 
 def _prepare(function: Function, job: Job, tell: Tell) -> tuple[TaskContext, tuple[Any, ...], dict[str, Any]]:

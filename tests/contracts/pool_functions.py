@@ -188,6 +188,15 @@ def plain_pid() -> int:
 
 
 @expose
+def plain_fork() -> int:
+    child = os.fork()
+    if child == 0:
+        sys.exit(3)
+    os.waitpid(child, 0)
+    return os.getpid()
+
+
+@expose
 def plain_exit(code: int) -> None:
     os._exit(code)
 

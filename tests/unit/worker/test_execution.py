@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import sys
 from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
@@ -378,3 +380,28 @@ def test_a_task_may_have_itself_put_aside() -> None:
     error = error_in(ending)
     assert isinstance(error, errors.TaskRejected)
     assert str(error) == "bad data"
+
+
+# Forks ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_a_function_has_forked_ends_where_the_function_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forks(leave: bool) -> None:
+        monkeypatch.setattr(os, "getpid", lambda: -1)  # as in the process that was forked
+        if leave:
+            sys.exit(3)
+
+    async def forks_on_loop() -> None:
+        forks(False)
+
+    class Ended(BaseException):
+        """In place of the end of this process."""
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    for function, arguments in ((forks, [True]), (forks, [False]), (forks_on_loop, [])):
+        with monkeypatch.context() as again, pytest.raises(Ended):
+            again.setattr(os, "getpid", os.getpid)
+            run(exposed(function), job_of(*arguments))

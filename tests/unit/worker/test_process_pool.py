@@ -80,6 +80,15 @@ def test_a_child_that_exits_in_a_run_gives_its_job_back() -> None:
     run(test)
 
 
+def test_a_process_that_a_task_has_forked_does_not_speak_for_it() -> None:
+    async def test(hand: Hand) -> None:
+        pid = value_of(await hand.run("pid"))
+        assert value_of(await hand.run("fork")) == pid
+        assert value_of(await hand.run("pid")) == pid
+
+    run(test)
+
+
 def test_a_child_that_dies_with_nothing_to_do_is_replaced() -> None:
     async def test(hand: Hand) -> None:
         pid = value_of(await hand.run("pid"))
