@@ -3,6 +3,9 @@
 Nobody waits for company: who finds nothing under way sends at once. When it comes back, the first of those who wait by
 then sends for all of them. So with one caller nothing changes, and sixteen share the cost of a request and of a sync.
 
+A request that takes long, on a link that is down say, holds the others up for no longer than their patience: then they
+send without it, and so does everybody when the thread that was to send was interrupted.
+
 Rule: it does not know what is sent. When sending together fails, each sends its own alone, for its own error; so
 sending must be repeatable.
 """
@@ -16,6 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
+
+#: How long one waits for a request that is under way, seconds.
+PATIENCE: Final = 2.0
 
 
 class _Waiting(Generic[T]):
@@ -37,11 +43,13 @@ class Sharing(Generic[T]):
     Args:
         send: sends items, or raises; may be repeated with the same ones.
         most: items sent together, at most; who has more sends alone.
+        patience: seconds.
     """
 
-    def __init__(self, send: Callable[[Sequence[T]], None], most: int) -> None:
+    def __init__(self, send: Callable[[Sequence[T]], None], most: int, patience: float = PATIENCE) -> None:
         self._send = send
         self._most = most
+        self._patience = patience
         self.begin()
         _ALL.add(self)
 
@@ -68,7 +76,8 @@ class Sharing(Generic[T]):
 
     def _wait(self, mine: _Waiting[T]) -> None:
         try:
-            mine.woken.wait()
+            if not mine.woken.wait(self._patience):
+                self._lose_patience(mine)
         except BaseException:  # an interrupt: nobody may count on this thread
             with self._lock:
                 if mine in self._waiting:
@@ -77,10 +86,18 @@ class Sharing(Generic[T]):
                 self._pass_on()
             raise
 
+    def _lose_patience(self, mine: _Waiting[T]) -> None:
+        """Lead whoever waits; one that was taken along by another sends its own once more."""
+        with self._lock:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                mine.leads = True
+
     def _lead(self, mine: _Waiting[T]) -> None:
         """Send for whoever waits, then let the next one lead."""
-        group = [mine, *self._take(self._most - len(mine.items))]
+        group = [mine]
         try:
+            group += self._take(self._most - len(mine.items))
             if len(group) > 1:
                 self._send([item for one in group for item in one.items])
             else:

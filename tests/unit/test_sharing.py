@@ -162,6 +162,47 @@ def test_who_is_interrupted_while_waiting_is_not_counted_on(wire: Wire, chosen: 
     assert wire.requests == [["a"], ["c"]]
 
 
+def test_who_waits_for_too_long_sends_for_all_that_wait(wire: Wire) -> None:
+    sharing = Sharing(wire.send, 100, patience=0.01)
+    slow, others = Senders(sharing), Senders(sharing)
+    slow.start("a")
+    assert wire.under_way.wait(PATIENCE)
+    others.start("b")
+    others.start("c")
+    assert others.join() == {"b": "sent", "c": "sent"}
+    wire.let_go.set()
+    assert slow.join() == {"a": "sent"}
+    assert sorted(item for items in wire.requests for item in items) == ["a", "b", "c"]
+
+
+def test_who_was_taken_along_by_one_that_takes_too_long_sends_alone(wire: Wire) -> None:
+    def send(items: Sequence[str]) -> None:
+        if items[0] == "b":
+            others.start("c")
+            waiting(sharing, 1)
+            taken = sharing._take(1)  # as if it had come a moment before
+            assert taken[0].items == ("c",)
+            assert others.join() == {"c": "sent"}
+
+    sharing = Sharing(send, 100, patience=0.5)
+    others = Senders(sharing)
+    sharing.send(["b"])
+
+
+def test_one_that_was_interrupted_before_it_could_send_holds_nobody_up(wire: Wire) -> None:
+    class Interrupting(list[str]):
+        def __len__(self) -> int:
+            raise KeyboardInterrupt
+
+    wire.let_go.set()
+    sharing = Sharing(wire.send, 100, patience=PATIENCE * 2)
+    with pytest.raises(KeyboardInterrupt):
+        sharing.send(Interrupting("a"))
+    after = Senders(sharing)
+    after.start("b")
+    assert after.join() == {"b": "sent"}
+
+
 def test_a_child_does_not_wait_for_the_threads_of_its_parent(wire: Wire) -> None:
     sharing = Sharing(wire.send, 100)
     senders = Senders(sharing)
