@@ -26,6 +26,9 @@ from tests.contracts.pool_hand import FUNCTIONS, PATIENCE, Gate, Hand, error_in,
 
 PATH = tuple(sys.path)
 
+# Processes are started for each of them: once, on the source tree.
+pytestmark = pytest.mark.slow
+
 
 def run(
     test: Callable[[Hand], Awaitable[None]], size: int = 1, modules: tuple[str, ...] = (FUNCTIONS,), **plan: Any
