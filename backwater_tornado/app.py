@@ -126,6 +126,13 @@ class _Application:
         return f"{type(self).__name__}({self.endpoints!r})"
 
 
+def _adopt(orders: Iterable[Order]) -> None:
+    """The task that runs, if one does, knows what it has sent."""
+    task = current_task()
+    if task is not None:
+        task.children.extend(each for order in orders for each in order.ids)
+
+
 def new_id() -> str:
     """An id that nobody can guess: who has it may ask for the result. It begins with its time in milliseconds.
 
@@ -178,6 +185,7 @@ class App(_Application):
         """Send many in as few requests as possible; their results in their order. Errors as `send`."""
         orders = self.plan(canvases)
         self._sharing.send(orders)
+        _adopt(orders)
         return [make_result(order, self) for order in orders]
 
     def send_task(
@@ -248,6 +256,7 @@ class AsyncApp(_Application):
         """See `App.send_many`."""
         orders = self.plan(canvases)
         await self.drive(send_flow(orders))
+        _adopt(orders)
         return [make_awaitable(order, self) for order in orders]
 
     async def send_task(

@@ -68,6 +68,7 @@ class _Known:
         self.outcome = None if result is None else result.outcome
         self.state = state_of(self.outcome)
         self.at = None if result is None else result.at
+        self.children = () if result is None else result.outcome.children
 
     @property
     def value(self) -> Any:
@@ -259,6 +260,11 @@ class AsyncResult(_Handle, Generic[T_co]):
         """When it ended, Unix seconds by the broker's clock; None while it has not."""
         return self._look().date_done
 
+    @property
+    def children(self) -> list[AsyncResult[Any]]:
+        """The tasks that it sent while it ran, once it has ended, or is to be retried."""
+        return [AsyncResult(each, self._app) for each in self._look().children]
+
     def revoke(self) -> None:
         """End it: at once where it waits; where it runs, its worker is told to stop it."""
         self._app.drive(revoke_flow([self.id], revoked()))
@@ -448,6 +454,10 @@ class AwaitableResult(_Handle, Generic[T]):
     async def completed_count(self) -> int:
         """How many have ended well."""
         return sum(each.state is State.SUCCESS for each in await self._look())
+
+    async def children(self) -> list[AwaitableResult[Any]]:
+        """See `AsyncResult.children`; of several those of all."""
+        return [AwaitableResult(child, self._app) for each in await self._look() for child in each.children]
 
     async def traceback(self) -> str | None:
         """See `AsyncResult.traceback`; of several the first."""

@@ -94,6 +94,7 @@ TABLE: Mapping[str, May] = {
     "worker.interrupts": May("errors", never="time os random secrets uuid socket logging"),
     "worker.execution": May(
         "errors exposure broker.values protocol.problems tasks worker.jobs",
+        "msgspec",
         never="time secrets uuid asyncio socket logging",
     ),
     "worker.pools": May(

@@ -253,6 +253,8 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     content_type: Name = ""
     #: It counts as failed for a join.
     failed: bool = False
+    #: Messages that it has published, as its receiver has it.
+    children: tuple[Name, ...] = ()
 
 
 class Settlement(msgspec.Struct, frozen=True, omit_defaults=True):

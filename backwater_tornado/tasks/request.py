@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import msgspec
@@ -92,6 +92,8 @@ class TaskContext:
     request: TaskRequest
     #: Takes what `progress` is given; raises `Unserializable`.
     tell: Callable[[Any], None]
+    #: Ids of the tasks that it has sent.
+    children: list[str] = field(default_factory=list)
 
     def progress(self, value: Any) -> None:
         """Tell how far the task is: whoever asks for its state is given this value.

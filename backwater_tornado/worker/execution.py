@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
+import msgspec
+
 from backwater_tornado.broker.values import Message, Outcome
 from backwater_tornado.errors import (
     CallFailed,
@@ -46,6 +48,8 @@ from .jobs import End, Ending, Job
 
 #: Bytes of an encoded result, or of a progress: with what goes around it, it fits into a call to a broker.
 MAX_RESULT: Final = 7 << 20
+#: Tasks sent by one run whose ids are kept with its result.
+MAX_CHILDREN: Final = 1_000
 
 #: How progress is told, by the token of the job.
 Tell = Callable[[int, Outcome], None]
@@ -63,11 +67,12 @@ def run_job(function: Function, job: Job, tell: Tell, call: Call) -> Ending:
     CURRENT_TASK.set(context)
     process = os.getpid()
     try:
-        return _returned(job, call(function.call_in(context), args, kwargs))
+        ending = _returned(job, call(function.call_in(context), args, kwargs))
     except BaseException as raised:  # noqa: BLE001 - whatever it raises is how it ended
-        return _raised(function, job, raised)
+        ending = _raised(function, job, raised)
     finally:
         _end_if_forked(process)
+    return _with_children(ending, context)
 
 
 async def run_job_on_loop(function: Function, job: Job, tell: Tell, wait: Await) -> Ending:
@@ -79,11 +84,20 @@ async def run_job_on_loop(function: Function, job: Job, tell: Tell, wait: Await)
     CURRENT_TASK.set(context)
     process = os.getpid()
     try:
-        return _returned(job, await wait(function.call_in(context)(*args, **kwargs)))
+        ending = _returned(job, await wait(function.call_in(context)(*args, **kwargs)))
     except BaseException as raised:  # noqa: BLE001 - as above
-        return _raised(function, job, raised)
+        ending = _raised(function, job, raised)
     finally:
         _end_if_forked(process)
+    return _with_children(ending, context)
+
+
+def _with_children(ending: Ending, context: TaskContext) -> Ending:
+    """With the ids of what it has sent, the first `MAX_CHILDREN`."""
+    if not context.children or ending.outcome is None:
+        return ending
+    children = tuple(context.children[:MAX_CHILDREN])
+    return msgspec.structs.replace(ending, outcome=msgspec.structs.replace(ending.outcome, children=children))
 
 
 def _end_if_forked(process: int) -> None:

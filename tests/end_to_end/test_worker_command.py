@@ -114,8 +114,10 @@ def test_it_says_what_it_serves(site: Site) -> None:
 @pytest.mark.parametrize("pool", ["threads", "processes"])
 def test_a_task_may_send_others(site: Site, pool: str) -> None:
     with site.worker("tasks", "--pool", pool):
-        sent = site.send("send", 1).get(PATIENCE)
+        sender = site.send("send", 1)
+        sent = sender.get(PATIENCE)
         assert site.app.result(str(sent)).get(PATIENCE) == 2
+        assert [child.id for child in sender.children] == [sent]
 
 
 def test_what_runs_may_end_after_sigterm(site: Site) -> None:

@@ -183,6 +183,22 @@ def test_a_bound_function_gets_the_task_first() -> None:
         assert value_of(run(exposed(function, bind=True), job_of(1))) == ["an-id", True, 1]
 
 
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_what_a_task_has_sent_is_told_with_its_end(ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "MAX_CHILDREN", 2)
+
+    def send() -> None:
+        task = current_task()
+        assert task is not None
+        task.children.extend(["one", "two", "three"])
+        if ends == "badly":
+            raise ValueError
+
+    ending = run(exposed(send))
+    assert ending.outcome is not None
+    assert ending.outcome.children == ("one", "two")
+
+
 def test_progress_is_told_and_its_trouble_is_the_tasks_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "MAX_RESULT", 100)
 
