@@ -35,16 +35,16 @@ def describe(error: CallFailed) -> dict[str, Any]:
         "type": TYPE_PREFIX + error.code,
         "title": error.title,
         "status": error.status,
-        "detail": _printable(error.detail[:MAX_MESSAGE]),
+        "detail": printable(error.detail[:MAX_MESSAGE]),
         **error.extra,
     }
     if error.retry_after is not None:
         problem["retry_after"] = error.retry_after
     if isinstance(error, RemoteError):
         problem["exception"] = {
-            "type": _printable(error.type),
-            "message": _printable(error.message),
-            "traceback": None if error.traceback is None else _printable(error.traceback),
+            "type": printable(error.type),
+            "message": printable(error.message),
+            "traceback": None if error.traceback is None else printable(error.traceback),
             "args": None if error.exception_args is None else list(error.exception_args),
         }
     return problem
@@ -58,7 +58,8 @@ def plainly(problem: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text, as any media type can carry it."""
     # A file name that is no UTF-8 comes as lone surrogates, which no media type can carry.
     return text.encode("utf-8", "backslashreplace").decode()
 

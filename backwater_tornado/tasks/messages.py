@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from backwater_tornado.broker.bounds import Count
+from backwater_tornado.broker.bounds import MAX_NAME, Count
 from backwater_tornado.broker.values import Message
 from backwater_tornado.errors import BodyUndecodable, UnsupportedMediaType
 from backwater_tornado.protocol.codec import MSGPACK, Codec, codec_for
@@ -121,7 +121,7 @@ def _are_inputs(inputs: Inputs, depth: int = 0) -> bool:
     if inputs is None:
         return depth == 0
     if isinstance(inputs, str):
-        return True
+        return len(inputs) <= MAX_NAME
     return (
         isinstance(inputs, list) and depth < MAX_INPUTS_DEPTH and all(_are_inputs(each, depth + 1) for each in inputs)
     )

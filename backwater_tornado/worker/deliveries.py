@@ -70,7 +70,7 @@ def read_delivery(delivery: Delivery, exposure: Exposure) -> Task | Settlement:
     try:
         function = exposure.find(module, name)
     except (UnknownModule, UnknownFunction, NotExposed):
-        return Settlement(delivery.token, Verdict.PARK, reason=f"unknown_task: {headers.task}")
+        return Settlement(delivery.token, Verdict.PARK, reason=f"unknown_task: {headers.task:.200}")
     return Task(delivery, headers, function)
 
 
@@ -201,7 +201,6 @@ def noted(token: int) -> Settlement:
     return Settlement(token, Verdict.KEEP, once=True)
 
 
-def too_large(settlement: Settlement, error: CallFailed) -> Settlement:
-    """The same, where its outcome is larger than a request may be."""
-    outcome = failed(error)
-    return msgspec.structs.replace(settlement, verdict=Verdict.ACK, outcome=outcome, replacement=None, then=())
+def unfit(settlement: Settlement, error: CallFailed) -> Settlement:
+    """The end of a delivery of which the broker does not take what was to be told: it is larger than may be, say."""
+    return Settlement(settlement.token, outcome=failed(error))

@@ -30,7 +30,7 @@ from backwater_tornado.errors import (
     Unserializable,
 )
 from backwater_tornado.exposure import Function
-from backwater_tornado.protocol.problems import describe_exception
+from backwater_tornado.protocol.problems import MAX_MESSAGE, describe_exception, printable
 from backwater_tornado.tasks.messages import TaskHeaders, codec_of, read_arguments, read_custom
 from backwater_tornado.tasks.outcomes import failed, progressed, succeeded
 from backwater_tornado.tasks.request import (
@@ -162,7 +162,8 @@ def _returned(job: Job, value: Any) -> Ending:
 def _raised(function: Function, job: Job, raised: BaseException) -> Ending:
     try:
         if isinstance(raised, Reject):
-            return Ending(End.REJECT, failed(TaskRejected(raised.reason)), reason=raised.reason)
+            reason = printable(str(raised.reason))[:MAX_MESSAGE]
+            return Ending(End.REJECT, failed(TaskRejected(reason)), reason=reason)
         if isinstance(raised, Retry):
             return _again(function, job, raised)
         if retries_by_itself(policy_of(function.options.task), raised):

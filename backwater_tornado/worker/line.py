@@ -16,7 +16,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from backwater_tornado.errors import BodyTooLarge, CallFailed, ResultTooLarge, SessionGone, SessionTaken
+from backwater_tornado.errors import (
+    BodyTooLarge,
+    CallFailed,
+    MalformedBatch,
+    MessageTooLarge,
+    ResultTooLarge,
+    SessionGone,
+    SessionTaken,
+)
 from backwater_tornado.tasks.asks import Ask
 
 log = logging.getLogger("backwater.worker")
@@ -26,7 +34,7 @@ T = TypeVar("T")
 #: Pauses between attempts: the first, the longest, and what none is below, seconds.
 FIRST_PAUSE, LONGEST_PAUSE, LEAST_PAUSE = 0.05, 1.0, 0.02
 #: What the broker says to the one who asks; asking again would not help.
-_FOR_THE_ASKER = (SessionGone, SessionTaken, BodyTooLarge, ResultTooLarge)
+_FOR_THE_ASKER = (SessionGone, SessionTaken, BodyTooLarge, MessageTooLarge, MalformedBatch, ResultTooLarge)
 
 
 class Link(Protocol):
@@ -86,7 +94,8 @@ class Line:
         """Ask until there is an answer; `make` gives what to ask, anew for each attempt.
 
         Raises:
-            SessionGone, SessionTaken, BodyTooLarge, ResultTooLarge: asking again would not help.
+            SessionGone, SessionTaken, BodyTooLarge, MessageTooLarge, MalformedBatch, ResultTooLarge: asking again would
+                not help.
         """
         failures = 0
         while True:

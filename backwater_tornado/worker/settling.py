@@ -2,7 +2,8 @@
 
 All that has come together since the last request goes in the next one, which is sent at once when none is on its way.
 It is repeated until it is answered, over every cut of the link: settling is idempotent, and what is told here is
-forgotten only when the broker has said that it knows. A settlement of a lease that has passed on is STALE: whoever has
+forgotten only when the broker has said that it knows. What it does not take, as it is too large say, is looked for by
+halves, and told as a failure. A settlement of a lease that has passed on is STALE: whoever has
 it by then runs the task again, and what this run gave is logged as superseded.
 
 Rule: everything that has not been accepted is in `Settling`, and nowhere else.
@@ -15,10 +16,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from backwater_tornado.broker.values import Settlement, SettleState
-from backwater_tornado.errors import BodyTooLarge, SessionGone
+from backwater_tornado.errors import BodyTooLarge, MalformedBatch, MessageTooLarge, SessionGone
 from backwater_tornado.tasks import asks
 
-from .deliveries import too_large
+from .deliveries import unfit
 from .line import Line
 
 #: Settlements in one request, and bytes of what is in them; one that is larger goes alone.
@@ -103,8 +104,13 @@ class Settling:
             except SessionGone:
                 # What was done before is done again, in whatever session; the rest is stale.
                 await self._renew(session)
-            except BodyTooLarge as error:
-                self._sent = [too_large(each, error) for each in self._sent]
+            except (BodyTooLarge, MessageTooLarge, MalformedBatch) as error:
+                if len(self._sent) == 1:
+                    self._sent = [unfit(self._sent[0], error)]
+                else:  # one of them is to blame, and the others should not suffer for it
+                    half = len(self._sent) // 2
+                    self._unsent.extendleft(reversed(self._sent[half:]))
+                    del self._sent[half:]
         sent, self._sent = self._sent, []
         for settlement, state in zip(sent, states, strict=True):
             self._told(settlement, state)

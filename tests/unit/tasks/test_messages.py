@@ -69,6 +69,7 @@ LIMITS = [[0], [-1.0], [float("nan")], [float("inf")], [1e308], [None, -math.inf
         msgspec.msgpack.encode(["m.f", 0, "", "", 5]),
         msgspec.msgpack.encode(["m.f", 0, "", "", ["a", None]]),
         msgspec.msgpack.encode(["m.f", 0, "", "", {"a": "b"}]),
+        msgspec.msgpack.encode(["m.f", 0, "", "", ["x" * 256]]),
         msgspec.msgpack.encode(["m.f", 0, "", "", nested(MAX_INPUTS_DEPTH + 1)]),
         msgspec.msgpack.encode(["m.f", -1]),
         msgspec.msgpack.encode(["m.f", 1 << 63]),

@@ -398,6 +398,16 @@ def test_a_task_may_have_itself_put_aside() -> None:
     assert str(error) == "bad data"
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("\ud800", "\\ud800"), ("x" * 200_000, "x" * MAX_MESSAGE), (ValueError("no"), "no"), (None, "None")],
+)
+def test_whatever_the_reason_it_can_be_told(reason: Any, told: str) -> None:
+    ending = run(exposed(lambda: fail(Reject(reason))))
+    assert (ending.end, ending.reason) == (End.REJECT, told)
+    assert str(error_in(ending)) == told
+
+
 # Forks ---------------------------------------------------------------------------------------------------------------
 
 

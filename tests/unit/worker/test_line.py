@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from backwater_tornado.errors import BodyTooLarge, CallFailed, SessionGone, Unreachable
+from backwater_tornado.errors import BodyTooLarge, CallFailed, MalformedBatch, MessageTooLarge, SessionGone, Unreachable
 from backwater_tornado.tasks import asks
 from backwater_tornado.tasks.asks import Ask
 from backwater_tornado.worker.line import FIRST_PAUSE, LEAST_PAUSE, LONGEST_PAUSE, Line, SplitLink
@@ -54,7 +54,7 @@ def test_it_asks_until_it_is_answered_and_what_it_asks_is_made_anew() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("error", [SessionGone, BodyTooLarge])
+@pytest.mark.parametrize("error", [SessionGone, BodyTooLarge, MessageTooLarge, MalformedBatch])
 def test_what_the_asker_has_to_know_is_raised(error: type[CallFailed]) -> None:
     async def test() -> None:
         link = Answers(Unreachable(), error())

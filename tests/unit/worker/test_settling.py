@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import pytest
+
 from backwater_tornado.broker.values import Message, Outcome, Settlement, SettleState, unpack
-from backwater_tornado.errors import BodyTooLarge, SessionGone
+from backwater_tornado.errors import BodyTooLarge, MalformedBatch, MessageTooLarge, SessionGone
 from backwater_tornado.tasks.asks import Ask
 from backwater_tornado.worker import settling
 from backwater_tornado.worker.line import Line
@@ -22,6 +24,8 @@ class Broker:
         self.go = asyncio.Semaphore(0)
         self.gone: set[str] = set()
         self.limit = 10 * MOST_BYTES
+        #: What it says to a settlement, by its reason.
+        self.refused = {"large": MessageTooLarge, "odd": MalformedBatch}
 
     async def ask(self, ask: Ask[T]) -> T:
         session, packed = ask.args
@@ -32,6 +36,9 @@ class Broker:
             raise SessionGone
         if len(packed) > self.limit:
             raise BodyTooLarge
+        for each in given:
+            if each.reason in self.refused:
+                raise self.refused[each.reason]
         return [SettleState.DONE] * len(given)  # type: ignore[return-value]
 
 
@@ -128,6 +135,19 @@ def test_an_outcome_that_no_request_can_take_becomes_an_error() -> None:
         (outcome,) = desk.outcomes
         assert outcome is not None
         assert (outcome.state, outcome.failed) == ("FAILURE", True)
+
+    run(test)
+
+
+@pytest.mark.parametrize("reason", ["large", "odd"])
+def test_one_that_the_broker_does_not_take_ends_as_failed_and_the_others_as_they_are(reason: str) -> None:
+    async def test(desk: Desk) -> None:
+        desk.broker.go = asyncio.Semaphore(100)
+        for token in range(5):
+            desk.settling.add(Settlement(token, reason=reason if token == 3 else ""))
+        await desk.settling.empty()
+        assert desk.told == [0, 1, 2, 3, 4]
+        assert [None if outcome is None else outcome.failed for outcome in desk.outcomes] == [None] * 3 + [True, None]
 
     run(test)
 

@@ -77,6 +77,16 @@ def test_a_function_that_nobody_knows_is_parked_until_it_is_replayed() -> None:
     working(test)
 
 
+def test_a_name_of_any_length_is_parked() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.send("n" * 200_000, id="n")
+        await bench.until_counts(0, 0, 0, 1)
+        (letter,) = await bench.broker.dead_letters()
+        assert letter.detail == f"unknown_task: t.{'n' * 198}"
+
+    working(test)
+
+
 @pytest.mark.parametrize(
     ("more", "error"),
     [({"raw_headers": b"\xc1"}, BodyUndecodable), ({"content_encoding": "gzip"}, UnsupportedEncoding)],
