@@ -330,6 +330,8 @@ def test_the_table_has_every_error_that_may_cross_the_wire() -> None:
         errors.InternalError,
         errors.StoreError,
         *errors.StoreError.__subclasses__(),  # see test_broker
+        errors.TaskError,
+        *errors.TaskError.__subclasses__(),  # in outcomes of tasks, see test_outcomes
     }
     assert {row[2] for row in ROWS} | elsewhere == set(errors.WIRE_ERRORS.values())
 
