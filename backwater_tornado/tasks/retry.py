@@ -4,7 +4,8 @@
   twice as long as the one before, never above `backoff_max`.
 * Jitter is full: a wait is anything from nothing to what it would be without. It goes with backoff only.
 
-Rule: retries are counted from 0, so the first retry is made after 0 of them; what a retry is, the worker knows.
+Rule: retries are counted from 0, so the first retry is made after 0 of them; what a retry is, and how many there
+may be, the worker knows.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from typing import Any, Final
 class RetryPolicy:
     """How a function's tasks are retried; spans in seconds."""
 
-    #: None: for ever.
-    max_retries: int | None = 3
     delay: float = 180.0
     #: Of the first retry; 0: no backoff.
     backoff: float = 0.0
@@ -33,7 +32,6 @@ class RetryPolicy:
 
 #: The options of `expose` that make up a policy: name -> (field, what makes its value of the option's).
 _OPTIONS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
-    "max_retries": ("max_retries", lambda given: given),
     "retry_delay": ("delay", float),
     "retry_backoff": ("backoff", float),  # True is one second, and False none
     "retry_backoff_max": ("backoff_max", float),
@@ -47,11 +45,6 @@ def policy_of(options: Mapping[str, Any]) -> RetryPolicy:
     """The policy that an exposed function's options ask for; they have been checked (`marks`), others are passed by."""
     given = {option: value for option, value in options.items() if option in _OPTIONS}
     return RetryPolicy(**{_OPTIONS[option][0]: _OPTIONS[option][1](value) for option, value in given.items()})
-
-
-def may_retry(policy: RetryPolicy, retries: int) -> bool:
-    """Whether there is a retry left after so many."""
-    return policy.max_retries is None or retries < policy.max_retries
 
 
 def retries_by_itself(policy: RetryPolicy, error: BaseException) -> bool:

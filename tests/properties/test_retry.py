@@ -7,13 +7,12 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backwater_tornado.tasks.retry import RetryPolicy, delay_of, may_retry
+from backwater_tornado.tasks.retry import RetryPolicy, delay_of
 
 seconds = st.floats(0, 1e9)
 counts = st.integers(0, 100) | st.integers(0, 10**40)
 policies = st.builds(
     RetryPolicy,
-    max_retries=st.none() | counts,
     delay=seconds,
     backoff=seconds,
     backoff_max=seconds,
@@ -38,8 +37,3 @@ def test_waits_never_get_shorter_with_the_same_dice(policy: RetryPolicy, retries
 @given(policies, counts, st.floats(0, 1))
 def test_jitter_only_shortens(policy: RetryPolicy, retries: int, dice: float) -> None:
     assert delay_of(policy, retries, dice) <= delay_of(policy, retries, 1.0)
-
-
-@given(policies, counts)
-def test_who_has_no_retry_left_never_gets_one_again(policy: RetryPolicy, retries: int) -> None:
-    assert may_retry(policy, retries) or not may_retry(policy, retries + 1)

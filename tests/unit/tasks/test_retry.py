@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backwater_tornado.marks import ExposeOptions
-from backwater_tornado.tasks.retry import RetryPolicy, delay_of, may_retry, policy_of, retries_by_itself
+from backwater_tornado.tasks.retry import RetryPolicy, delay_of, policy_of, retries_by_itself
 
 
 def policy(**options: Any) -> RetryPolicy:
@@ -15,7 +15,7 @@ def policy(**options: Any) -> RetryPolicy:
 
 
 def test_the_defaults_are_celerys() -> None:
-    assert policy() == RetryPolicy(max_retries=3, delay=180.0, backoff=0.0, backoff_max=600.0, jitter=True)
+    assert policy() == RetryPolicy(delay=180.0, backoff=0.0, backoff_max=600.0, jitter=True)
 
 
 def test_every_option_of_retries_is_taken_and_others_are_passed_by() -> None:
@@ -30,7 +30,6 @@ def test_every_option_of_retries_is_taken_and_others_are_passed_by() -> None:
         priority=3,
     )
     assert made == RetryPolicy(
-        max_retries=None,
         delay=5.0,
         backoff=2.0,
         backoff_max=60.0,
@@ -67,13 +66,6 @@ def test_jitter_is_full() -> None:
 @pytest.mark.parametrize("retries", [1023, 1024, 10**6, 10**30])
 def test_no_count_is_too_high(retries: int) -> None:
     assert delay_of(policy(retry_backoff=True, retry_jitter=False), retries, 0.0) == 600
-
-
-@pytest.mark.parametrize(
-    ("max_retries", "retries", "left"), [(3, 0, True), (3, 2, True), (3, 3, False), (0, 0, False), (None, 10**9, True)]
-)
-def test_retries_are_bounded_unless_they_are_not(max_retries: int | None, retries: int, left: bool) -> None:
-    assert may_retry(policy(max_retries=max_retries), retries) is left
 
 
 def test_what_is_raised_is_retried_by_itself_only_if_that_was_said() -> None:
