@@ -34,6 +34,9 @@ INNER_TESTS = (
 #: What the wheel is tried with on the Python that has run all tests on the source.
 EDGE_TESTS = ("tests/contracts", "tests/end_to_end", "tests/vectors", "tests/test_examples.py", "tests/test_exports.py")
 
+#: What another Python has no say in, tried once on the source: bytes that are given, and long searches among them.
+SAME_EVERYWHERE = ("tests/vectors", "tests/properties")
+
 #: The tail of the report is read by `.ci/run`, which repeats it after make's own last words.
 SUMMARY_FILE = PROJECT / "build" / "tests-summary.txt"
 
@@ -169,7 +172,8 @@ class Run:
         env = environments.clean_environment()
         origin = "import sys, backwater_tornado as b; sys.exit(not b.__file__.startswith(sys.prefix) and b.__file__)"
         # This very Python has just run the rest on the source.
-        chosen = EDGE_TESTS if version == environments.OWN_VERSION else ()
+        others = tuple(f"--ignore={path}" for path in SAME_EVERYWHERE)
+        chosen = EDGE_TESTS if version == environments.OWN_VERSION else others
         if not went_well([installed, "-P", "-c", origin], env=env):
             return False
         return self._beside(installed, f"Python {version}", ["-m", "not slow", *chosen], place, env)
