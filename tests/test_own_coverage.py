@@ -6,7 +6,6 @@ So a test file says all that its module does, and a module without one is a fail
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,18 +68,11 @@ def own_tests(module: str) -> tuple[str, ...]:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_is_covered_by_its_own_tests_alone(module: str, tmp_path: Path) -> None:
+def test_a_module_is_covered_by_its_own_tests_alone(module: str) -> None:
     own = own_tests(module)
     assert (PROJECT / own[0]).exists(), f"{module} has no {own[0]}"
     source = PACKAGE.joinpath(*module.split("."))
     source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
-    env = {**os.environ, "COVERAGE_FILE": str(tmp_path / "coverage")}
-    coverage = [sys.executable, "-m", "coverage"]
-    include = f"--include={source}"
-    tests = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *own]
-    for command in (
-        [*coverage, "run", "--branch", include, *tests],
-        [*coverage, "report", "--show-missing", "--fail-under=100", include],
-    ):
-        done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    command = [sys.executable, "-m", "tests.covered", str(source), *own]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
