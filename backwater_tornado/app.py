@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 import msgspec
 
@@ -23,6 +23,11 @@ from .broker.values import Entry, unpack
 from .client import AsyncClient, Client
 from .driving import drive, drive_async
 from .errors import InvalidOption
+from .outbox.parcels import Parcel, make_parcels
+from .outbox.rows import Bounds
+from .outbox.spool import Spool
+from .outbox.store import OutboxStore, path_of
+from .outbox.within import Within
 from .results import AsyncResult, AwaitableResult, GroupResult, make_awaitable, make_result
 from .sharing import Sharing
 from .tasks.asks import Ask
@@ -45,6 +50,8 @@ RECV_TIMEOUT = 8.0
 SEND_TIMEOUT = 15.0
 #: Tasks that threads send in one request, at most.
 TOGETHER = 500
+#: As `RECV_TIMEOUT`, where an outbox is forwarded: that never waits at the broker.
+FORWARD_TIMEOUT = 3.0
 _MODULE = "broker"
 
 
@@ -58,6 +65,11 @@ class AppOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: Raise a remote exception as its own class where that is a builtin or one of `exceptions`.
     rethrow_remote_exceptions: bool = False
     exceptions: tuple[type[Exception], ...] = ()
+    #: Where tasks are kept until the broker has them, `sqlite:///var/lib/myapp/outbox.db`; None: they are sent at once.
+    outbox: str | None = None
+    #: How much that holds, refused tasks included: messages, and bytes of their bodies; beyond, sending raises.
+    outbox_messages: int = 1_000_000
+    outbox_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
         make_send_options({"queue": self.queue, "result_expires": self.result_expires})
@@ -68,6 +80,9 @@ class AppOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Application:
     """What both have in common."""
+
+    #: The handle of what was sent.
+    _make: ClassVar[staticmethod[[Order, Any], Any]]
 
     def __init__(self, endpoints: object, secret: object, options: dict[str, Any]) -> None:
         names = msgspec.structs.fields(AppOptions)
@@ -84,12 +99,42 @@ class _Application:
         self.clock = time.monotonic
         self._entries: dict[str, Entry] = {}
         self.rethrow, self.exceptions = self.options.rethrow_remote_exceptions, self.options.exceptions
+        self._bounds = Bounds(self.options.outbox_messages, self.options.outbox_bytes)
+        self.spool = None if self.options.outbox is None else self._open_spool(self.options.outbox)
+
+    def _open_spool(self, url: str) -> Spool:
+        # A forwarder tries again by itself, and wants to know soon that it has to.
+        given = {**self.client_options, "max_attempts": 1}
+        given["recv_timeout"] = min(given["recv_timeout"], FORWARD_TIMEOUT)
+        options = {"send_timeout": self.options.send_timeout, **given}
+        return Spool(OutboxStore(path_of(url), self._bounds), lambda: AsyncApp(self.endpoints, self.secret, **options))
 
     def plan(self, canvases: Iterable[Canvas]) -> list[Order]:
         """What the broker is told to make of each canvas."""
         task = current_task()
         context = self._context(time.time(), None if task is None else task.request)
         return [plan_canvas(canvas, context) for canvas in canvases]
+
+    def outbox_in(self, connection: object) -> Within:
+        """Send within a transaction of your own: what is sent is there when you commit, and only then.
+
+        Its database has the tables of an outbox: it is what `outbox` names, or `backwater forward` is pointed at it.
+        Sending only writes, so it does not wait for a link, and there is nothing to await::
+
+            with sqlite3.connect("/var/lib/myapp/app.db") as connection, app.outbox_in(connection):
+                connection.execute("INSERT INTO orders …")
+                confirm.delay(7)
+
+        Raises:
+            ConfigurationError: it is no connection of `sqlite3`, or the tables are missing.
+        """
+        if self.spool is not None:
+            self.spool.start()
+        return Within(connection, self._pack, lambda order: self._make(order, self), self._bounds)
+
+    def _pack(self, canvases: Iterable[Canvas]) -> tuple[list[Order], list[Parcel]]:
+        orders = self.plan(canvases)
+        return orders, make_parcels(orders, time.time())
 
     def _context(self, now: float, request: TaskRequest | None = None) -> Context:
         return Context(
@@ -153,15 +198,18 @@ class App(_Application):
         default: `add.delay(…)` sends with the application that was made last; False: not with this one.
         options: fields of `AppOptions`, and of a client: `ClientOptions` and `Limits`.
 
-    Safe to use from many threads, and after a fork. What was sent has been accepted and is on the broker's disk.
+    Safe to use from many threads, and after a fork. What was sent has been accepted and is on the broker's disk; with
+    an outbox it is on this host's, and the broker has it as soon as the link lets it through.
     """
+
+    _make = staticmethod(make_result)
 
     def __init__(self, endpoints: object, secret: object, *, default: bool = True, **options: Any) -> None:
         super().__init__(endpoints, secret, dict(options))
         self._client = Client(endpoints, secret, **self.client_options)
         self._sharing: Sharing[Order] = Sharing(lambda orders: self.drive(send_flow(orders)), TOGETHER)
         self._twin: AsyncApp | None = None
-        self._given = options
+        self._given = {name: value for name, value in options.items() if not name.startswith("outbox")}
         self._faces: dict[tuple[str, float], Client] = {}
         if default:
             set_default_sender(self)
@@ -178,13 +226,17 @@ class App(_Application):
         Raises:
             TaskNotAccepted: the broker refused it, by its reason.
             Unreachable, DeadlineExceeded, …: it could not be handed over; sending it again under the same id is safe.
+            OutboxFull, StorageFailed: with an outbox, instead: there is no room in it, or its disk has failed.
         """
         return self.send_many([canvas])[0]
 
     def send_many(self, canvases: Iterable[Canvas]) -> list[Any]:
         """Send many in as few requests as possible; their results in their order. Errors as `send`."""
         orders = self.plan(canvases)
-        self._sharing.send(orders)
+        if self.spool is None:
+            self._sharing.send(orders)
+        else:
+            self.spool.put(orders)
         _adopt(orders)
         return [make_result(order, self) for order in orders]
 
@@ -201,6 +253,15 @@ class App(_Application):
     def revoke(self, *ids: str) -> None:
         """End tasks wherever they are, see `AsyncResult.revoke`."""
         self.drive(revoke_flow(ids, revoked()))
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until the broker has all that is in the outbox now, or has refused it.
+
+        Raises:
+            DeadlineExceeded: not all of it within `timeout` seconds; it stays there.
+        """
+        if self.spool is not None:
+            self.drive(self.spool.flush(timeout, self.clock))
 
     def ask(self, ask: Ask[T]) -> T:
         """Ask the broker."""
@@ -229,7 +290,14 @@ class App(_Application):
         return self.ask(step)
 
     def close(self) -> None:
-        """Close the connections of this thread."""
+        """Close the connections of this thread, and forward no more.
+
+        What is in an outbox is given a moment to go while the link is up. What does not is forwarded by whoever opens
+        the outbox next.
+        """
+        if self.spool is not None:
+            self.drive(self.spool.linger(self.clock))
+            self.spool.close()
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -244,6 +312,8 @@ class App(_Application):
 class AsyncApp(_Application):
     """Sends tasks to a broker; every verb is awaited. Arguments as `App`; it is never the default of `delay`."""
 
+    _make = staticmethod(make_awaitable)
+
     def __init__(self, endpoints: object, secret: object, **options: Any) -> None:
         super().__init__(endpoints, secret, options)
         self._client = AsyncClient(endpoints, secret, **self.client_options)
@@ -255,7 +325,10 @@ class AsyncApp(_Application):
     async def send_many(self, canvases: Iterable[Canvas]) -> list[AwaitableResult[Any]]:
         """See `App.send_many`."""
         orders = self.plan(canvases)
-        await self.drive(send_flow(orders))
+        if self.spool is None:
+            await self.drive(send_flow(orders))
+        else:
+            await asyncio.to_thread(self.spool.put, orders)
         _adopt(orders)
         return [make_awaitable(order, self) for order in orders]
 
@@ -272,6 +345,11 @@ class AsyncApp(_Application):
     async def revoke(self, *ids: str) -> None:
         """See `App.revoke`."""
         await self.drive(revoke_flow(ids, revoked()))
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """See `App.flush`."""
+        if self.spool is not None:
+            await self.drive(self.spool.flush(timeout, self.clock))
 
     async def ask(self, ask: Ask[T]) -> T:
         """Ask the broker."""
@@ -290,7 +368,9 @@ class AsyncApp(_Application):
         return await self.ask(step)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and forward no more; what is in an outbox stays there."""
+        if self.spool is not None:
+            self.spool.close()
         self._client.close()
 
     async def __aenter__(self) -> Self:
@@ -299,4 +379,6 @@ class AsyncApp(_Application):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.spool is not None:
+            await self.drive(self.spool.linger(self.clock))
         self.close()

@@ -20,6 +20,7 @@ The tree is split by what the caller can do about it::
         ├── TaskError                       a task ended without a result of its function
         │   ├── TaskRevoked, TaskExpired, TaskLost, TaskRejected, TaskNotAccepted, UpstreamFailed, TimeLimitExceeded
         │   ├── SoftTimeLimitExceeded, MaxRetriesExceeded
+        ├── OutboxFull                      there is no room in the sender's own outbox: nothing was sent
         ├── ResultUnserializable, ResultTooLarge   it ran, and its result cannot travel
         └── InternalError                   the server failed by a fault of its own
 
@@ -104,9 +105,7 @@ class TLSFailed(Unreachable):
 class OutcomeUnknown(CallFailed):
     """The call was sent and no answer came: the function may or may not have run."""
 
-    code = "outcome_unknown"
-    status = 409
-    title = "Nobody can tell whether the function ran"
+    code, status, title = "outcome_unknown", 409, "Nobody can tell whether the function ran"
 
     #: An attempt heard nothing for `recv_timeout`: the function may just take long, so the attempt does not count.
     silent: bool = False
@@ -115,9 +114,7 @@ class OutcomeUnknown(CallFailed):
 class DeadlineExceeded(CallFailed, TimeoutError):
     """The time given to the call is over."""
 
-    code = "deadline_exceeded"
-    status = 504
-    title = "The time given to the call is over"
+    code, status, title = "deadline_exceeded", 504, "The time given to the call is over"
 
 
 class Unverified(CallFailed):
@@ -399,6 +396,10 @@ class SoftTimeLimitExceeded(TaskError):
 
 class MaxRetriesExceeded(TaskError):
     code, status, title = "max_retries_exceeded", 500, "The task asked to run again, and has no retry left"
+
+
+class OutboxFull(CallFailed):
+    code, status, title = "outbox_full", 507, "The sender's own outbox is full; nothing was sent"
 
 
 # After the run -------------------------------------------------------------------------------------------------------

@@ -89,6 +89,18 @@ TABLE: Mapping[str, May] = {
     "tasks.schedule": May("errors", "cronsim msgspec", never=IMPURE),
     "tasks.entries": May("errors broker.values tasks", "msgspec", never=IMPURE),
     "periodic": May("errors broker.values tasks.asks tasks.entries", never="os random secrets uuid socket"),
+    "outbox": May("errors broker.values broker.store tasks outbox", "msgspec", never=IMPURE),
+    "outbox.seat": May("errors", never="time random secrets uuid asyncio socket logging"),
+    "outbox.within": May("errors tasks outbox.parcels outbox.rows", never=IMPURE),
+    "outbox.rows": May("errors outbox.parcels", never=IMPURE),
+    "outbox.store": May(
+        "errors outbox.parcels outbox.rows outbox.seat", never="random secrets uuid asyncio socket logging"
+    ),
+    "outbox.forwarder": May("errors tasks.flows outbox", never="os secrets uuid socket"),
+    "outbox.spool": May(
+        "errors tasks.flows tasks.workflow outbox.forwarder outbox.parcels outbox.store",
+        never="random secrets uuid socket",
+    ),
     "worker": May("errors broker.values exposure tasks worker", "msgspec", never="random secrets uuid"),
     "worker.jobs": May("broker.values", "msgspec", never=IMPURE),
     "worker.interrupts": May("errors", never="time os random secrets uuid socket logging"),
@@ -144,7 +156,9 @@ TABLE: Mapping[str, May] = {
     "results": May("errors broker.values tasks", never=IMPURE),
     "sharing": May(never="time random secrets uuid asyncio socket logging"),
     "app": May(
-        "errors broker.values client driving results sharing tasks", "msgspec", never="random secrets socket logging"
+        "errors broker.values client driving outbox results sharing tasks",
+        "msgspec",
+        never="random secrets socket logging",
     ),
     "__init__": May(
         "errors options context exposure keyfiles protocol server client app results tasks broker_server worker.hooks"
