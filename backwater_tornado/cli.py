@@ -25,6 +25,7 @@ from .inspect_commands import inspect_group
 from .keyfiles import exposed_secret, read_keys
 from .loading import load_exposure
 from .options import CallOptions, ClientOptions, ErlangTerms, Limits
+from .outbox_commands import COMMANDS as OUTBOX_COMMANDS
 from .periodic_commands import periodic_group
 from .protocol.keys import Algorithm, Key, KeyRing, Scopes, format_key
 from .queue_commands import COMMANDS as QUEUE_COMMANDS
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 #: How the help lists the commands; the rest is for whoever runs a broker.
 _SECTIONS = {
     "Calls": ("keygen", "serve", "call", "modules", "doctor"),
-    "Tasks": ("broker", "worker", "send", "result", "periodic"),
+    "Tasks": ("broker", "worker", "send", "result", "periodic", "forward", "outbox"),
 }
 
 
@@ -120,6 +121,7 @@ for command in (
     result_command,
     periodic_group,
     inspect_group,
+    *OUTBOX_COMMANDS,
     *QUEUE_COMMANDS,
 ):
     backwater.add_command(command)

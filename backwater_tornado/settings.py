@@ -194,6 +194,10 @@ _BROKER = (
     Setting("processes", Kind.WHOLE, "Always 1: a broker is one process.", 1),
 )
 _ASKED = (_SECRET, Setting("broker", Kind.TEXT, "The URL of the broker."))
+_LOGGING = (
+    Setting("log_level", Kind.TEXT, "debug, info, warning or error.", "info"),
+    Setting("json_logs", Kind.SWITCH, "Write the log as JSON, a line each.", False),
+)
 _WORKER = (
     *_ASKED,
     _MODULES,
@@ -211,9 +215,9 @@ _WORKER = (
     Setting("health_port", Kind.WHOLE, "Answer probes at /healthz on this port."),
     Setting("health_address", Kind.TEXT, "The address of --health-port.", "127.0.0.1"),
     Setting("reload", Kind.SWITCH, "Start anew when a source file of the project changes; for development.", False),
-    Setting("log_level", Kind.TEXT, "debug, info, warning or error.", "info"),
-    Setting("json_logs", Kind.SWITCH, "Write the log as JSON, a line each.", False),
+    *_LOGGING,
 )
+_OUTBOX = Setting("outbox", Kind.TEXT, "The outbox: its file, or its URL as an application names it.")
 _DOCTOR = (
     _SECRET,
     Setting("calls", Kind.WHOLE, "Calls to measure.", 5),
@@ -235,6 +239,8 @@ COMMANDS: Mapping[str, Mapping[str, Setting]] = {
         name: _unique(_ASKING)
         for name in ("send", "result", "queues", "purge", "pause", "resume", "dead", "periodic", "inspect")
     },
+    "forward": _unique((_OUTBOX, *_LOGGING, *_ASKING)),
+    "outbox": _unique((_OUTBOX, *_ASKING)),
     "doctor": _unique((*_DOCTOR, *_CLIENT)),
     "modules": _unique((_MODULES,)),
 }

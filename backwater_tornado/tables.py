@@ -16,6 +16,8 @@ import click
 
 from .broker.values import DeadLetter, Entry, Message, QueueRates, QueueStats
 from .errors import CallFailed, InvalidOption, Unserializable
+from .outbox.parcels import Kept, Parcel, Taken, open_parcel
+from .outbox.rows import Status
 from .protocol.codec import JSON
 from .tasks.messages import read_arguments, read_headers
 from .tasks.schedule import decode_schedule, describe_schedule
@@ -82,6 +84,42 @@ def entry_row(entry: Entry) -> Row:
         "schedule": _schedule(entry.spec),
         "due": _moment(entry.due),
         "to": entry.publication.exchange or entry.publication.routing_key,
+    }
+
+
+def outbox_row(status: Status, *, is_forwarded: bool) -> Row:
+    """An outbox: messages, and bytes of all bodies."""
+    return {
+        "waiting": sum(status.waiting.values()),
+        "queues": status.waiting,
+        "oldest": "" if status.oldest is None else _moment(status.oldest),
+        "refused": status.refused,
+        "bytes": status.size,
+        "forwarded": is_forwarded,
+    }
+
+
+def parcel_row(taken: Taken) -> Row:
+    """What waits in an outbox."""
+    return {**_parcel(taken.parcel), "tried": "" if taken.tried is None else _moment(taken.tried)}
+
+
+def kept_row(kept: Kept) -> Row:
+    """What was refused."""
+    return {**_parcel(kept.parcel), "reason": kept.reason}
+
+
+def _parcel(parcel: Parcel) -> Row:
+    task = ""
+    with suppress(CallFailed):
+        task = _task(open_parcel(parcel, parcel.at).publications[0].message)
+    return {
+        "id": parcel.id,
+        "task": task,
+        "queues": ", ".join(parcel.queues),
+        "messages": parcel.messages,
+        "size": len(parcel.body),
+        "at": _moment(parcel.at),
     }
 
 

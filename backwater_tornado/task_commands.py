@@ -30,12 +30,12 @@ from .terminal import NO_ANSWER, OK, complain, complain_of, show_value
 HINT_AFTER = 3.0
 
 
-def connect(settings: Settings) -> App:
-    """The application of a command, which is that of `--broker`."""
+def connect(settings: Settings, **more: Any) -> App:
+    """The application of a command, which is that of `--broker`; with `more` options."""
     options = settings.given(ClientOptions, Limits)
     if "timeout" in options:  # of one call; waiting for a result is many
         options["send_timeout"] = options.pop("timeout")
-    return App(settings.broker_url(), read_keys(settings["secret_file"]), **options)
+    return App(settings.broker_url(), read_keys(settings["secret_file"]), **options, **more)
 
 
 @click.command("send", epilog=SETTINGS_HELP, context_settings={"ignore_unknown_options": True})

@@ -187,11 +187,16 @@ TABLE: Mapping[str, May] = {
         "errors flags keyfiles logs options serve settings supervisor worker_plan worker_process", "click"
     ),
     "cli": May(
-        f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading periodic_commands queue_commands "
+        f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading outbox_commands periodic_commands queue_commands "
         "inspect_commands serving_commands task_commands worker_commands settings terminal",
         "click",
     ),
-    "tables": May("errors broker.values protocol.codec tasks.messages tasks.schedule", "click rich", IMPURE),
+    "tables": May(
+        "errors broker.values outbox.parcels outbox.rows protocol.codec tasks.messages tasks.schedule",
+        "click rich",
+        IMPURE,
+    ),
+    "outbox_commands": May("app errors flags logs outbox settings tables task_commands terminal", "click"),
     "periodic_commands": May("errors flags settings tables task_commands tasks.asks terminal", "click", IMPURE),
     "queue_commands": May(
         "errors broker.values client flags keyfiles options settings tables terminal", "click rich", IMPURE

@@ -90,6 +90,8 @@ class Forwarder:
         """Forward until `stop`; raises `ConfigurationError` when the seat cannot be used at all."""
         try:
             while not self._stopping and not self.seat.take():
+                if not self._is_turned_away:
+                    log.info("another forwards this outbox; this waits until it ends")
                 self._is_turned_away = True
                 self._news.clear()
                 await self._wait(LOOK)

@@ -151,29 +151,36 @@ def keep(db: sqlite3.Connection, refused: Iterable[Kept]) -> None:
 def remove(db: sqlite3.Connection, numbers: Iterable[int]) -> int:
     """Parcels have gone; gives how many were there."""
     chosen = json.dumps(list(numbers))
-    ((parcels, messages, size),) = _rows(
+    return _uncount(
         db,
-        "SELECT count(*), total(messages), total(size) FROM backwater_outbox"
-        " WHERE number IN (SELECT value FROM json_each(?))",
-        (chosen,),
+        _rows(
+            db,
+            "DELETE FROM backwater_outbox WHERE number IN (SELECT value FROM json_each(?)) RETURNING messages, size",
+            (chosen,),
+        ),
     )
-    db.execute("DELETE FROM backwater_outbox WHERE number IN (SELECT value FROM json_each(?))", (chosen,))
-    _count(db, -int(messages), -int(size))
-    return int(parcels)
 
 
-def drop_refused(db: sqlite3.Connection, ids: Iterable[str]) -> int:
-    """Forget what was refused; gives how many were there."""
-    chosen = json.dumps(list(ids))
-    ((parcels, messages, size),) = _rows(
+def drop(db: sqlite3.Connection, ids: Sequence[str]) -> int:
+    """Forget what waits or was refused, by the id of its first message; gives how many were there."""
+    chosen = json.dumps(ids)
+    waiting = _rows(db, "SELECT number FROM backwater_outbox WHERE id IN (SELECT value FROM json_each(?))", (chosen,))
+    refused = _rows(
         db,
-        "SELECT count(*), total(messages), total(size) FROM backwater_outbox_refused"
-        " WHERE id IN (SELECT value FROM json_each(?))",
+        "DELETE FROM backwater_outbox_refused WHERE id IN (SELECT value FROM json_each(?)) RETURNING messages, size",
         (chosen,),
     )
-    db.execute("DELETE FROM backwater_outbox_refused WHERE id IN (SELECT value FROM json_each(?))", (chosen,))
-    _count(db, -int(messages), -int(size))
-    return int(parcels)
+    return remove(db, [number for (number,) in waiting]) + _uncount(db, refused)
+
+
+def drop_refused(db: sqlite3.Connection) -> int:
+    """Forget all that was refused; gives how many there were."""
+    return _uncount(db, _rows(db, "DELETE FROM backwater_outbox_refused RETURNING messages, size"))
+
+
+def _uncount(db: sqlite3.Connection, gone: Sequence[tuple[Any, ...]]) -> int:
+    _count(db, -sum(messages for messages, _ in gone), -sum(size for _, size in gone))
+    return len(gone)
 
 
 # Looking -------------------------------------------------------------------------------------------------------------

@@ -75,11 +75,16 @@ class Spool:
 
     def start(self) -> None:
         """Forward, unless this does already."""
-        if self._running is not None and self._running.is_alive():
+        if self.is_forwarding:
             return
         with self._lock:
-            if self._running is None or not self._running.is_alive():
+            if not self.is_forwarding:
                 self._running = _Running(self.store, self._make_link(), self._clock)
+
+    @property
+    def is_forwarding(self) -> bool:
+        """Whether the thread lives; it may be waiting until another has left the seat."""
+        return self._running is not None and self._running.is_alive()
 
     def flush(self, timeout: float | None, clock: Callable[[], float]) -> Naps:
         """Wait until all that has been put in so far has gone; raises `DeadlineExceeded`."""

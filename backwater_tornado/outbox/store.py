@@ -182,9 +182,13 @@ class OutboxStore:
         """See `rows.refused`."""
         return self._read(lambda db: rows.refused(db, limit))
 
-    def drop_refused(self, ids: Iterable[str]) -> int:
+    def drop(self, ids: Sequence[str]) -> int:
+        """See `rows.drop`."""
+        return self._write(lambda db: rows.drop(db, ids))
+
+    def drop_refused(self) -> int:
         """See `rows.drop_refused`."""
-        return self._write(lambda db: rows.drop_refused(db, ids))
+        return self._write(rows.drop_refused)
 
     def close(self) -> None:
         """Close the connections; they are opened again when it is used again."""

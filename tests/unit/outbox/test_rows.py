@@ -76,10 +76,14 @@ def test_what_was_refused_is_kept_once_until_it_is_dropped(db: sqlite3.Connectio
     assert rows.refused(db, 9) == refused[::-1]
     assert rows.refused(db, 1) == refused[1:]
     assert tally(db) == (6, 13)
-    assert rows.drop_refused(db, ["x", "z"]) == 1
-    assert rows.drop_refused(db, ["x"]) == 0
+    assert rows.drop(db, ["x", "1", "z"]) == 2
+    assert rows.drop(db, ["x"]) == 0
     assert rows.refused(db, 9) == refused[1:]
-    assert tally(db) == (4, 9)
+    assert [each.number for each in rows.places(db, 0, 9)] == [2]
+    assert tally(db) == (2, 5)
+    assert rows.drop_refused(db) == 1
+    assert rows.drop_refused(db) == 0
+    assert tally(db) == (1, 4)
 
 
 def test_status_tells_what_waits_by_queue(db: sqlite3.Connection) -> None:
