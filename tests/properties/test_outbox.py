@@ -20,16 +20,20 @@ from hypothesis import strategies as st
 
 from backwater_tornado.broker.values import Queue
 from backwater_tornado.errors import CallFailed, DeadlineExceeded, Draining, OutcomeUnknown, StorageFailed, Unreachable
+from backwater_tornado.outbox import rules
 from backwater_tornado.outbox.forwarder import Forwarder
 from backwater_tornado.outbox.parcels import Place, open_parcel
 from backwater_tornado.outbox.rules import Room, choose
 from backwater_tornado.outbox.store import OutboxStore
 from backwater_tornado.tasks.asks import Ask
+from backwater_tornado.tasks.flows import MAX_BYTES
 from backwater_tornado.tasks.signatures import Canvas, chain, group, signature
 from tests.unit.outbox.lines import NOW, Line, parcels
 
 PATIENCE = 30.0
 QUEUES = ("a", "b", "c")
+#: Messages in a request.
+MOST = 4
 #: Takes only so many.
 NARROW = Queue("narrow", max_length=3)
 
@@ -81,10 +85,14 @@ canvases: st.SearchStrategy[Canvas] = st.one_of(
     st.just(chain(signature("m.f", queue="a"), signature("m.g", queue="later"))),
 )
 FAILURES: tuple[type[CallFailed], ...] = (Unreachable, OutcomeUnknown, DeadlineExceeded, Draining, StorageFailed)
-faults = st.one_of(
-    st.none(),
-    st.tuples(st.just("before"), st.sampled_from(FAILURES)),
-    st.tuples(st.just("after"), st.sampled_from((OutcomeUnknown, DeadlineExceeded))),
+#: What happens to one ask: how long it is on its way, in turns of the loop; where it is lost, if it is.
+faults = st.tuples(
+    st.integers(0, 6),
+    st.one_of(
+        st.none(),
+        st.tuples(st.just("before"), st.sampled_from(FAILURES)),
+        st.tuples(st.just("after"), st.sampled_from((OutcomeUnknown, DeadlineExceeded))),
+    ),
 )
 #: Put something in; let so many asks through; another forwarder takes over, at once or in the middle of an ask.
 steps = st.one_of(
@@ -102,7 +110,7 @@ class History:
         self.line = Line()
         self.line.before, self.line.after = self._before, self._after
         self._harm = harm
-        self._fault: Any = None
+        self._faults: dict[int, Any] = {}
         self.asked = 0
         self._running: asyncio.Task[None] | None = None
         self._forwarder: Forwarder | None = None
@@ -111,15 +119,18 @@ class History:
 
     async def _before(self, ask: Ask[Any]) -> None:
         self.asked += 1
-        await asyncio.sleep(0)
-        self._fault = next(self._harm, None)
-        if self._fault is not None and self._fault[0] == "before":
-            raise self._fault[1]
+        turns, fault = self._faults[id(ask)] = next(self._harm, (0, None))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if fault is not None and fault[0] == "before":
+            raise fault[1]
 
     async def _after(self, ask: Ask[Any]) -> None:
-        await asyncio.sleep(0)
-        if self._fault is not None and self._fault[0] == "after":
-            raise self._fault[1]
+        turns, fault = self._faults.pop(id(ask))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if fault is not None and fault[0] == "after":
+            raise fault[1]
 
     def put(self, given: list[Canvas]) -> None:
         made = parcels(*given)
@@ -133,6 +144,7 @@ class History:
         until = self.asked + asks
         if self._running is None:
             self._forwarder = Forwarder(self.box, self.line, lambda: NOW, lambda: -1.0)
+            self._forwarder._room = Room(MOST, MAX_BYTES)
             self._running = asyncio.create_task(self._forwarder.run())
         async with asyncio.timeout(PATIENCE):
             while self.asked < until and self.box.is_waiting(self.box.last_number()):  # noqa: ASYNC110 - a file rings no bell
@@ -168,7 +180,17 @@ def check(history: History) -> None:
     assert history.box.status().waiting == {}
 
 
+@pytest.fixture
+def small_requests() -> Iterator[None]:
+    """So that several are on their way, and more of them wait."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rules, "MAX_MESSAGES", MOST)
+        patched.setattr(rules, "LEAST_MESSAGES", 1)
+        yield
+
+
 @pytest.mark.timeout(180)
+@pytest.mark.usefixtures("small_requests")
 @settings(max_examples=60, deadline=None)
 @given(st.lists(steps, max_size=12), st.lists(faults, max_size=40))
 def test_whatever_happens_each_message_arrives_once_and_in_order(told: list[Any], harm: list[Any]) -> None:

@@ -23,7 +23,7 @@ from backwater_tornado.errors import (
 )
 from backwater_tornado.outbox import forwarder as module
 from backwater_tornado.outbox.forwarder import IN_FLIGHT, Forwarder
-from backwater_tornado.outbox.rules import KNOWN_FOR, LEAST_MESSAGES
+from backwater_tornado.outbox.rules import KNOWN_FOR, LEAST_MESSAGES, choose
 from backwater_tornado.outbox.seat import Seat
 from backwater_tornado.outbox.store import OutboxStore
 from backwater_tornado.tasks.asks import Ask
@@ -288,6 +288,75 @@ def test_requests_shrink_when_they_fail_and_grow_when_they_do_not(box: OutboxSto
     line.before = failing(*[OutcomeUnknown()] * 7)
     asyncio.run(work())
     assert [len(each) for each in line.published] == [16, 32, 52]
+
+
+def test_where_one_gets_through_what_failed_is_tried_again_at_once(box: OutboxStore, line: Line) -> None:
+    async def work() -> None:
+        gate, failed = Gate(), asyncio.Event()
+
+        async def fail(ask: Ask[Any]) -> None:
+            if not failed.is_set():
+                failed.set()
+                raise Unreachable
+            await gate(ask)
+
+        async with forwarding(box, line, dice=1e9) as forwarder:  # else it would wait for ever
+            line.before = gate
+            put(box, call("b"))
+            await until(lambda: gate.waiting)
+            line.before = fail
+            put(box, call("a"))
+            await until(lambda: forwarder.failures)
+            gate.open()
+            await all_gone(box)
+
+    asyncio.run(work())
+    assert len(line.published) == 2
+
+
+def test_a_sender_in_a_loop_does_not_have_it_look_each_time(
+    box: OutboxStore, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK", 1e6)
+    monkeypatch.setattr(module, "REST", 1e6)
+
+    async def work() -> None:
+        gate = line.before = Gate()
+        async with forwarding(box, line) as forwarder:
+            await until(lambda: forwarder.seat.fd >= 0)
+            for number, queue in enumerate("ab", 1):
+                put(box, call(queue))
+                await until(lambda number=number: gate.waiting == number)
+            put(box, call("c"))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert gate.waiting == 2
+            gate.open()  # an answer makes it look
+            await all_gone(box)
+
+    asyncio.run(work())
+
+
+def test_what_has_to_wait_for_an_answer_is_not_looked_at_again_before_that(
+    box: OutboxStore, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(module, "REST", 0.0)
+    monkeypatch.setattr(module, "choose", lambda *words: looks.append(len(words[0])) or choose(*words))
+
+    async def work() -> None:
+        gate = line.before = Gate()
+        async with forwarding(box, line) as forwarder:
+            put(box, call())
+            await until(lambda: gate.waiting)
+            for number in range(1, 20):
+                put(box, call())
+                await until(lambda number=number: len(forwarder._waiting) == number)
+            assert max(looks) <= 1
+            gate.open()
+            await all_gone(box)
+
+    asyncio.run(work())
 
 
 def test_several_that_fail_at_once_count_as_one(box: OutboxStore, line: Line) -> None:
