@@ -79,7 +79,7 @@ class Spool:
             return
         with self._lock:
             if not self.is_forwarding:
-                self._running = _Running(self.store, self._make_link(), self._clock)
+                self._running = _Running(self, self._make_link(), self._clock)
 
     @property
     def is_forwarding(self) -> bool:
@@ -128,8 +128,9 @@ class Spool:
 class _Running:
     """A forwarder in a thread and on a loop of its own."""
 
-    def __init__(self, store: OutboxStore, link: Link, clock: Callable[[], float]) -> None:
-        self.forwarder = Forwarder(store, link, clock)
+    def __init__(self, spool: Spool, link: Link, clock: Callable[[], float]) -> None:
+        self.forwarder = Forwarder(spool.store, link, clock)
+        self._spool = spool  # one that was dropped without being closed is closed when the program ends
         self._link = link
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="backwater-outbox", daemon=True)

@@ -50,6 +50,10 @@ def is_forwarding() -> bool:
     return any(each.name == "backwater-outbox" for each in threading.enumerate())
 
 
+def held_files() -> list[Path]:
+    return [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+
+
 def ready(broker: RunningBroker, queue: str = "default") -> int:
     with backwater.App(broker.url, broker.secret, default=False, proxy="") as app:
         return sum(each.ready for each in app.ask(asks.stats([queue])))
@@ -232,6 +236,7 @@ def test_a_child_forwards_when_it_sends_and_its_parent_goes_on(broker: RunningBr
             code = 1
             try:
                 assert not is_forwarding()
+                assert not any("outbox.db" in str(each) for each in held_files())
                 add.delay(3, 4)
                 assert is_forwarding()
                 app.flush(PATIENCE)  # by the parent, which has the seat

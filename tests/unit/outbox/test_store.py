@@ -227,6 +227,27 @@ def test_a_reader_that_fails_is_told(box: OutboxStore, path: Path) -> None:
         box.status()
 
 
+def test_a_file_that_another_process_is_just_making_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(store.time, "sleep", lambda seconds: other.execute("ROLLBACK"))
+    box = OutboxStore(path, patience=0.0)
+    box.put([parcel("1")])
+    assert ids(box) == ["1"]
+    box.close()
+    other.close()
+
+
+def test_one_that_another_process_never_ends_to_make_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(store, "_LOOKS", 3)
+    monkeypatch.setattr(store, "_WHILE_MADE", 0.0)
+    with pytest.raises(ConfigurationError, match="locked"):
+        OutboxStore(path, patience=0.0)
+    other.close()
+
+
 MANY = """
 import sys
 from backwater_tornado.outbox.parcels import Parcel
