@@ -130,7 +130,11 @@ class _Application:
         """
         if self.spool is not None:
             self.spool.start()
-        return Within(connection, self._pack, lambda order: self._make(order, self), self._bounds)
+        return Within(connection, self._pack, self._handle, self._bounds)
+
+    def _handle(self, order: Order) -> Any:
+        _adopt([order])
+        return self._make(order, self)
 
     def _pack(self, canvases: Iterable[Canvas]) -> tuple[list[Order], list[Parcel]]:
         orders = self.plan(canvases)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import backwater_tornado as backwater
 from backwater_tornado.outbox.seat import Seat
 from backwater_tornado.tasks import asks, current
+from backwater_tornado.tasks.request import CURRENT_TASK, TaskContext, TaskRequest
 from backwater_tornado.testing import RunningBroker, running_broker, running_worker
 from tests.faults.proxy import CUT_BEFORE_REQUEST, FaultyProxy, Script
 
@@ -222,6 +224,17 @@ def test_it_may_be_another_database_than_its_own(tmp_path: Path) -> None:
     with pytest.raises(backwater.ConfigurationError, match="backwater outbox schema"):
         app.outbox_in(db)
     db.close()
+
+
+def test_a_task_knows_what_it_has_sent(tmp_path: Path) -> None:
+    task = TaskContext(TaskRequest(id="own"), lambda value: None)
+    context = copy_context()
+    context.run(CURRENT_TASK.set, task)
+    with backwater.App(nowhere(), "a secret of sixteen", outbox=f"sqlite://{tmp_path}/app.db", proxy="") as app:
+        db = sqlite3.connect(tmp_path / "app.db")
+        sent = [context.run(app.send, add.s(1, 2)), context.run(app.outbox_in(db).send, add.s(1, 2))]
+        db.close()
+    assert task.children == [each.id for each in sent]
 
 
 # Processes -----------------------------------------------------------------------------------------------------------
