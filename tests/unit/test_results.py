@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+import msgspec
 import pytest
 
 from backwater_tornado.broker.broker import Broker
@@ -128,6 +129,16 @@ def test_a_task_that_runs_tells_how_far_it_is(app: InPlace) -> None:
         False,
     )
     assert result.date_done is None
+
+
+def test_the_tasks_that_a_task_has_sent_are_its_children(app: InPlace) -> None:
+    order = app.order(A)
+    result = make_result(order, app)
+    assert result.children == []
+    app.say(result.id, msgspec.structs.replace(succeeded(1), children=("x", "y")))
+    assert [child.id for child in result.children] == ["x", "y"]
+    on_the_loop: AwaitableResult[Any] = make_awaitable(order, OnTheLoop(app))
+    assert [child.id for child in asyncio.run(on_the_loop.children())] == ["x", "y"]
 
 
 def test_a_task_that_ended_well_gives_its_value(app: InPlace) -> None:

@@ -60,6 +60,8 @@ def test_a_message_is_published_received_settled_and_its_result_read_and_forgott
     (delivery,) = batch.deliveries
     assert delivery.message.id == "1"
     assert [each.about for each in ask(asks.sessions())] == [b"about"]
+    ask(asks.show("s", b"more"))
+    assert [each.about for each in ask(asks.sessions())] == [b"more"]
     assert [each.id for each in ask(asks.leased("s"))] == [each.id for each in ask(asks.leased())] == ["1"]
     assert ask(asks.settle("s", [Settlement(delivery.token, outcome=Outcome("SUCCESS"))])) == [SettleState.DONE]
     assert [
