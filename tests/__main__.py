@@ -32,7 +32,7 @@ INNER_TESTS = (
 )
 
 #: What the wheel is tried with on the Python that has run all tests on the source.
-EDGE_TESTS = ("tests/contracts", "tests/end_to_end", "tests/vectors", "tests/test_examples.py", "tests/test_exports.py")
+EDGE_TESTS = ("tests/end_to_end", "tests/test_examples.py", "tests/test_exports.py")
 
 #: What another Python has no say in, tried once on the source: bytes that are given, and long searches among them.
 SAME_EVERYWHERE = ("tests/vectors", "tests/properties")
