@@ -19,6 +19,7 @@ import click
 from .client import Client
 from .doctor import Examination, examine
 from .errors import BackwaterError, ConfigurationError, InvalidOption
+from .event_commands import events_command
 from .findings import Finding, Verdict
 from .flags import SETTINGS_HELP, read_arguments, read_terms, with_settings
 from .inspect_commands import inspect_group
@@ -121,6 +122,7 @@ for command in (
     result_command,
     periodic_group,
     inspect_group,
+    events_command,
     *OUTBOX_COMMANDS,
     *QUEUE_COMMANDS,
 ):

@@ -214,6 +214,7 @@ _WORKER = (
     Setting("health_file", Kind.PATH, "Write how the worker is into this file, every few seconds."),
     Setting("health_port", Kind.WHOLE, "Answer probes at /healthz on this port."),
     Setting("health_address", Kind.TEXT, "The address of --health-port.", "127.0.0.1"),
+    Setting("events", Kind.SWITCH, "Publish what happens to tasks, for `backwater events`.", False),
     Setting("reload", Kind.SWITCH, "Start anew when a source file of the project changes; for development.", False),
     *_LOGGING,
 )
@@ -237,7 +238,7 @@ COMMANDS: Mapping[str, Mapping[str, Setting]] = {
     "call": _unique((_SECRET, *_CLIENT, *settings_of(CallOptions), _ERLANG_NONE)),
     **{
         name: _unique(_ASKING)
-        for name in ("send", "result", "queues", "purge", "pause", "resume", "dead", "periodic", "inspect")
+        for name in ("send", "result", "queues", "purge", "pause", "resume", "dead", "periodic", "inspect", "events")
     },
     "forward": _unique((_OUTBOX, *_LOGGING, *_ASKING)),
     "outbox": _unique((_OUTBOX, *_ASKING)),

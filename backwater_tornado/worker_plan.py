@@ -51,6 +51,7 @@ class WorkPlan:
     health_file: str | None = None
     health_port: int | None = None
     health_address: str = "127.0.0.1"
+    events: bool = False
     log_level: str = "info"
     json_logs: bool = False
     #: Fields of `ClientOptions` and `Limits`.
@@ -75,7 +76,8 @@ class WorkPlan:
     def worker_options(self, queues: tuple[str, ...]) -> WorkerOptions:
         """For a worker of these queues; it is heard of twice at least before the broker gives up."""
         wait = min(WAIT, self.ttl / 2)
-        return WorkerOptions(queues=queues, prefetch=self.prefetch, grace=self.grace, ttl=self.ttl, wait=wait)
+        timing = {"grace": self.grace, "ttl": self.ttl, "wait": wait}
+        return WorkerOptions(queues=queues, prefetch=self.prefetch, events=self.events, **timing)
 
 
 # What is in the modules ----------------------------------------------------------------------------------------------

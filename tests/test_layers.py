@@ -177,6 +177,11 @@ TABLE: Mapping[str, May] = {
     "inspect_commands": May(
         "errors broker.values flags settings tables task_commands tasks.asks terminal", "click msgspec"
     ),
+    "event_commands": May(
+        "errors app broker.values flags settings task_commands tasks.asks tasks.events terminal",
+        "click msgspec",
+        never="os random uuid asyncio socket logging",
+    ),
     "logs": May("errors", never=IMPURE.replace("logging", "")),
     "worker_plan": May(
         "errors app exposure keyfiles loading protocol.keys tasks.messages worker", never="time asyncio socket"
@@ -188,7 +193,7 @@ TABLE: Mapping[str, May] = {
     ),
     "cli": May(
         f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading outbox_commands periodic_commands queue_commands "
-        "inspect_commands serving_commands task_commands worker_commands settings terminal",
+        "event_commands inspect_commands serving_commands task_commands worker_commands settings terminal",
         "click",
     ),
     "tables": May(

@@ -25,6 +25,7 @@ from backwater_tornado.tasks.limits import rate_of
 from backwater_tornado.tasks.outcomes import started
 
 from .deliveries import Task, make_job, noted, read_delivery, returned, revocation, settlement_of
+from .events import Events
 from .holding import Held, Stage
 from .hooks import Hooks
 from .jobs import End, Ending, Job, Stop
@@ -47,6 +48,7 @@ class Desk:
 
     Attributes:
         settle, fetch, made_room: what it uses, set by `worker` before anything comes.
+        events: whom to tell of what happens to tasks; None: nobody.
         counts: how often each thing happened since the start.
         pace: says how many to hold.
         idle: set while nothing runs.
@@ -58,6 +60,7 @@ class Desk:
     fetch: Callable[[Held, tuple[str, ...]], None]
     #: There is room for so many; a poll for fewer than so many may be overtaken.
     made_room: Callable[[int, int], None]
+    events: Events | None = None
 
     def __init__(
         self,
@@ -130,13 +133,16 @@ class Desk:
         """See `Holder`."""
         for held in self._held.values():
             before, held.stage = held.stage, Stage.LOST
-            self.counts["lost"] += before is not Stage.ENDED
+            if before is Stage.ENDED:
+                continue
+            self.counts["lost"] += 1
+            self._note("lost", held)
             if before is Stage.RUNNING:
                 log.warning(
                     "%s lost its lease while it runs: another worker may run it, too", held.label, extra=held.about
                 )
                 self._pool_for(held.function).stop(held.token, Stop.CLOSING)
-            elif before is not Stage.ENDED:
+            else:
                 log.info("%s was taken back before it began", held.label, extra=held.about)
         self._held.clear()
 
@@ -144,10 +150,11 @@ class Desk:
 
     def _read(self, held: Held) -> None:
         task = read_delivery(held.delivery, self._exposure)
+        held.task = task if isinstance(task, Task) else None
+        self._note("received", held)
         if isinstance(task, Settlement):
             self._finish(held, task)
             return
-        held.task = task
         log.debug("%s received", held.label, extra=held.about)
         if task.needs:
             self.fetch(held, task.needs)
@@ -209,6 +216,7 @@ class Desk:
             self.settle(noted(held.token))
             if await future is SettleState.STALE:
                 held.stage = Stage.LOST
+                self._note("lost", held)
         if held.stage is Stage.RUNNING and not held.revoked:
             await self._hooks.tell("before_task", held.job)
         if held.stage is not Stage.RUNNING:
@@ -222,6 +230,7 @@ class Desk:
     def _start(self, held: Held) -> None:
         assert held.job is not None
         log.debug("%s begins", held.label, extra=held.about)
+        self._note("started", held)
         if held.function.options.task.get("track_started"):
             self.settle(Settlement(held.token, Verdict.KEEP, started(self._about)))
         self._pool_for(held.function).start(
@@ -232,6 +241,7 @@ class Desk:
         """How far it is."""
         if held.stage is Stage.RUNNING:
             self.settle(Settlement(job.token, Verdict.KEEP, outcome))
+            self._note("progressed", held)
 
     def _end(self, held: Held, job: Job, ending: Ending) -> None:
         """It has run. What is said of that comes last: a log that fails holds nothing up."""
@@ -279,8 +289,14 @@ class Desk:
         held.stage = Stage.ENDED
         self.counts[settlement.verdict] += 1
         self.settle(settlement)
+        if self.events is not None:
+            self.events.note_end(held, settlement)
         if settlement.reason:
             log.warning("%s is put aside: %s", held.label, settlement.reason, extra=held.about)
+
+    def _note(self, event: str, held: Held) -> None:
+        if self.events is not None:
+            self.events.note(event, held)
 
     def settled(self, settlement: Settlement, state: SettleState) -> None:
         """The broker's answer."""

@@ -27,6 +27,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     wait: float = WAIT
     #: Between two looks at whether the worker is deaf.
     watch: float = 30.0
+    #: Publish what happens to tasks, see `tasks.events`.
+    events: bool = False
 
     def __post_init__(self) -> None:
         if not self.queues or not all(self.queues):

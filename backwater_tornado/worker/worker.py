@@ -28,6 +28,7 @@ from backwater_tornado.exposure import Exposure, Function
 
 from .consumer import Consumer
 from .desk import Desk
+from .events import Events
 from .health import Health, Watch
 from .hooks import Hooks
 from .inputs import Inputs
@@ -77,7 +78,11 @@ class Worker:
         self.desk.settle, self.desk.fetch = self.settling.add, inputs.fetch
         self.desk.made_room = self.consumer.note_room
         self.watch = Watch(self.line, options.queues, self._state, self.consumer.overtake, options.watch)
-        self._services = (self._consume, self.settling.run, inputs.run, self.watch.run, self._show)
+        self._services = [self._consume, self.settling.run, inputs.run, self.watch.run, self._show]
+        self.events = Events(link, lambda: self.consumer.session) if options.events else None
+        if self.events is not None:
+            self.desk.events = self.events
+            self._services.append(self.events.run)
         self._stopping = asyncio.Event()
         self._insisted = asyncio.Event()
 
@@ -116,13 +121,20 @@ class Worker:
 
     async def _consume(self) -> None:
         await self.consumer.open()
+        self._tell("online")
         await self.consumer.run()
 
     async def _show(self) -> None:
         """Have others see what it does now."""
         while True:
             await asyncio.sleep(SHOW_PERIOD)
+            self._tell("heartbeat")
             await self.consumer.show()
+
+    def _tell(self, event: str) -> None:
+        """Whoever listens, of the worker itself."""
+        if self.events is not None:
+            self.events.tell(event)
 
     async def _drain(self) -> bool:
         log.info("stopping: what runs has %g s to end; a second signal ends it now", self.options.grace)
@@ -134,6 +146,9 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS):
                 await self.settling.empty()
+                self._tell("offline")
+                if self.events is not None:
+                    await self.events.empty()
         if len(self.settling):
             log.warning("the broker was not told how %d tasks ended: they will run again", len(self.settling))
         return complete
