@@ -58,8 +58,9 @@ def _connect(settings: Settings) -> App:
 @click.command("forward", epilog=SETTINGS_HELP)
 @with_settings("forward")
 def forward_command(config: str | None, **flags: Any) -> int:
-    """Forward an outbox to a broker until SIGTERM; what applications put in goes on from here.
+    """Forward an outbox to a broker until SIGTERM.
 
+    What applications put into it goes on from here.
     One at a time forwards, so this may run beside applications that do it themselves: whoever is first, the others wait
     and take over when it ends.
 
@@ -86,7 +87,7 @@ def forward_command(config: str | None, **flags: Any) -> int:
 
 @click.group("outbox")
 def outbox_group() -> None:
-    """An outbox: what waits in it for the broker, and what the broker did not take.
+    """Look into an outbox: what waits, and what was refused.
 
     \b
       backwater outbox status --outbox /var/lib/myapp/outbox.db
