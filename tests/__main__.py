@@ -27,15 +27,16 @@ FAST_TESTS = ("tests/unit", "tests/test_layers.py", "tests/test_shape.py")
 
 #: All that runs in one process, more or less; the rest, with servers and processes of its own, runs beside it.
 INNER_TESTS = (
-    *("tests/unit", "tests/properties", "tests/vectors"),
+    *("tests/unit", "tests/contracts", "tests/properties", "tests/vectors"),
     *("tests/test_layers.py", "tests/test_own_coverage.py", "tests/test_shape.py"),
 )
 
 #: What the wheel is tried with on the Python that has run all tests on the source.
-EDGE_TESTS = ("tests/end_to_end", "tests/test_examples.py", "tests/test_exports.py")
+EDGE_TESTS = ("tests/test_examples.py", "tests/test_exports.py")
 
-#: What another Python has no say in, tried once on the source: bytes that are given, and long searches among them.
-SAME_EVERYWHERE = ("tests/vectors", "tests/properties")
+#: What another Python has little say in, tried once on the source: bytes that are given, long searches among them, and
+#: whole programs, made of what is tried by itself on each Python.
+SAME_EVERYWHERE = ("tests/vectors", "tests/properties", "tests/end_to_end", "tests/faults", "tests/test_examples.py")
 
 #: The tail of the report is read by `.ci/run`, which repeats it after make's own last words.
 SUMMARY_FILE = PROJECT / "build" / "tests-summary.txt"
