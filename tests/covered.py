@@ -1,6 +1,6 @@
-"""Runs tests and tells what of one file they have not covered: `python -m tests.covered FILE PYTEST_ARG...`.
+"""Runs tests and tells what of some files they have not covered: `python -m tests.covered FILE[,FILE] PYTEST_ARG...`.
 
-Exit code 0: the tests pass, and every line and branch of the file was run.
+Exit code 0: the tests pass, and every line and branch of the files was run.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import coverage
 import pytest
 
 
-def main(file: str, *args: str) -> int:
+def main(files: str, *args: str) -> int:
     """Gives the exit code."""
-    measured = coverage.Coverage(data_file=None, branch=True, include=[file])
+    measured = coverage.Coverage(data_file=None, branch=True, include=files.split(","))
     measured.start()
     code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *args])
     measured.stop()

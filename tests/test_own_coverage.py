@@ -44,11 +44,8 @@ ALSO = (
 )
 
 #: The reference of a contract is tested by that contract's suite, run on it alone.
-BY_CONTRACT = {
-    module: ("tests/contracts/test_store.py", "tests/contracts/test_store_ends.py", "-k", "memory")
-    for module in sources()
-    if module.startswith("broker.memory_")
-}
+CONTRACT = ("tests/contracts/test_store.py", "tests/contracts/test_store_ends.py", "-k", "memory")
+REFERENCE = [module for module in sources() if module.startswith("broker.memory_")]
 
 
 def has_code(text: str) -> bool:
@@ -61,24 +58,35 @@ def has_code(text: str) -> bool:
 MODULES = [
     name
     for name, text in sources().items()
-    if (name in ALSO or name in BY_CONTRACT or name.split(".")[0] in ("protocol", "tasks")) and has_code(text)
+    if (name in ALSO or name.split(".")[0] in ("protocol", "tasks")) and has_code(text)
 ]
 
 
-def own_tests(module: str) -> tuple[str, ...]:
-    """`tests/unit/protocol/test_codec.py` for `protocol.codec`; with what else pytest has to be told."""
-    *folders, name = module.split(".")
-    return BY_CONTRACT.get(module, (str(Path("tests", "unit", *folders, f"test_{name}.py")),))
+def source_of(module: str) -> Path:
+    """The file of a module."""
+    source = PACKAGE.joinpath(*module.split("."))
+    return source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+
+
+def check_covered(modules: list[str], *tests: str) -> None:
+    """Fail if these tests, alone, leave out a line or a branch of these modules."""
+    command = [sys.executable, "-m", "tests.covered", ",".join(str(source_of(module)) for module in modules), *tests]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_is_covered_by_its_own_tests_alone(module: str) -> None:
-    own = own_tests(module)
-    assert (PROJECT / own[0]).exists(), f"{module} has no {own[0]}"
-    source = PACKAGE.joinpath(*module.split("."))
-    source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
-    command = [sys.executable, "-m", "tests.covered", str(source), *own]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    *folders, name = module.split(".")
+    own = Path("tests", "unit", *folders, f"test_{name}.py")
+    assert (PROJECT / own).exists(), f"{module} has no {own}"
+    check_covered([module], str(own))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_reference_of_a_contract_is_covered_by_the_contract_alone() -> None:
+    assert REFERENCE
+    check_covered(REFERENCE, *CONTRACT)
