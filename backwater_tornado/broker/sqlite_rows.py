@@ -89,7 +89,7 @@ SELECT 1 + max((SELECT coalesce(max(seq), 0) FROM copies), (SELECT coalesce(max(
 _INTRODUCE: Final = """
 INSERT OR REPLACE INTO messages
 (number, id, short, digest, queues, copies, going, kept, unique_key, joins, envelope, body)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?6, ?7, ?8, ?9, ?10)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _INSERT: Final = """
 INSERT INTO copies (seq, message, queue, state, rank, published, due, expires, keep_result)
@@ -451,7 +451,7 @@ class Rows:
         """Write the copies and their messages, so that statements see them."""
         db = self.db
         if self._introduced:
-            db.executemany(_INTRODUCE, self._introduced)
+            db.executemany(_INTRODUCE, [(*row[:6], row[5], *row[5:]) for row in self._introduced])
             self._introduced = []
         if self._copies:
             db.executemany(_INSERT, self._copies)
