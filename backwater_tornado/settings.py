@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import linecache
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -114,11 +116,12 @@ def field_notes(kind: type) -> dict[str, str]:
     """The `#:` comments of a class, by the field that each stands above; none where the source is not at hand."""
     notes: dict[str, str] = {}
     pending: list[str] = []
-    try:
-        lines = inspect.getsource(kind).splitlines()
-    except (OSError, TypeError):
+    lines = linecache.getlines(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
+    begun = next((n for n, line in enumerate(lines) if re.match(rf"\s*class {kind.__name__}\b", line)), None)
+    if begun is None:
         return notes
-    for line in map(str.strip, lines):
+    # `inspect.getsource` would parse the whole file once for each class, and every command would wait for that.
+    for line in map(str.strip, inspect.getblock(lines[begun:])):
         if line.startswith("#:"):
             pending.append(line.removeprefix("#:").strip())
             continue

@@ -7,6 +7,7 @@ a failed step that is not a run of pytest counts as one failure, so that "0 fail
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -212,6 +213,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("pytest_args", nargs="*", metavar="-- PYTEST_ARG", help="given to every run of pytest")
     asked = parser.parse_args(argv)
     begun = time.monotonic()
+    # Hundreds of processes are begun, and each would compile the package anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     failure = None
     with tempfile.TemporaryDirectory(prefix="backwater-tests-") as scratch:
         run = Run(Path(scratch), asked.pytest_args)
