@@ -171,6 +171,8 @@ class FaultyProxy:
         self._broken: list[Exception] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._wires: set[_Wire] = set()
+        # Accepted, and not yet a wire: a task that is cancelled before its first step closes nothing.
+        self._unserved: set[socket.socket] = set()
         self._arrived = threading.Condition()
 
     def faults(self) -> list[Fault]:
@@ -192,7 +194,7 @@ class FaultyProxy:
         self._listener.setblocking(False)
         self.port = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
-        self._accepting = self._loop.create_task(self._accept())
+        self._loop.add_reader(self._listener, self._accept)
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-proxy", daemon=True)
         self._thread.start()
         return self
@@ -208,15 +210,20 @@ class FaultyProxy:
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
-    async def _accept(self) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(self._listener)
-            # asyncio does so by itself only for sockets that know the number of their protocol: accepted ones do not.
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self._loop.create_task(self._serve(client, self.connections))
-            self.connections += 1
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+    def _accept(self) -> None:
+        # No awaiting here: what is accepted while its awaiter is cancelled belongs to nobody, and is never closed.
+        try:
+            client, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        client.setblocking(False)
+        # asyncio does so by itself only for sockets that know the number of their protocol: accepted ones do not.
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._unserved.add(client)
+        task = self._loop.create_task(self._serve(client, self.connections))
+        self.connections += 1
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -224,18 +231,22 @@ class FaultyProxy:
             self._broken.append(failure)
 
     async def _stop(self) -> None:
-        await _dismiss(self._accepting)
+        self._loop.remove_reader(self._listener)
         self._listener.close()
         await self._cut_connections()
 
     async def _cut_connections(self) -> None:
         await _dismiss(*self._tasks)
+        while self._unserved:
+            self._unserved.pop().close()
         for wire in list(self._wires):
             wire.abort()
         await asyncio.sleep(0)  # one turn of the loop, in which the transports close their sockets
 
     async def _serve(self, sock: socket.socket, number: int) -> None:
-        connection = _Connection(self, number, self._wire(*await asyncio.open_connection(sock=sock)))
+        client = self._wire(*await asyncio.open_connection(sock=sock))
+        self._unserved.discard(sock)
+        connection = _Connection(self, number, client)
         try:
             await connection.serve()
         except (_Disconnected, ConnectionError):

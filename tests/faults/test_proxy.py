@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import http.server
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Self
 
@@ -258,6 +260,29 @@ def test_all_connections_can_be_cut_at_once(server: EchoServer) -> None:
             caller.post()
         caller.connection.close()
         assert caller.post() == b"1:hello"
+
+
+def test_a_connection_that_is_cut_as_it_arrives_is_closed(server: EchoServer) -> None:
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold(seen: Seen) -> Fault:
+        held.set()
+        assert go_on.wait(10)
+        return PASS
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        with FaultyProxy("127.0.0.1", server.server_port, hold) as proxy, Caller(proxy) as caller:
+            caller.connection.request("POST", "/", b"hello")
+            assert held.wait(10)
+            # Both happen in one turn of the proxy's loop: it accepts, and then cuts before the first step is made.
+            with socket.create_connection(("127.0.0.1", proxy.port), 10) as late:
+                cutting = asyncio.run_coroutine_threadsafe(proxy._cut_connections(), proxy._loop)
+                go_on.set()
+                cutting.result(10)
+                assert late.recv(1) == b""
+        assert proxy.connections == 2
+    assert [str(each.message) for each in caught] == []
 
 
 def test_a_server_that_is_not_there_ends_the_connection_until_another_is_named(server: EchoServer) -> None:
