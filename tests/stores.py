@@ -169,8 +169,8 @@ class Hand:
         for published in self.send(*[publication(name, **more) for name in ids]):
             assert published.state is PublishState.ACCEPTED, published
 
-    def open(self, session: str = "s", ttl: float = 30.0, owner: str = "me") -> None:
-        self.store.open_session(Session(session, owner, ttl), self.now)
+    def open(self, session: str = "s", ttl: float = 30.0, owner: str = "me", claim: Sequence[int] = ()) -> list[int]:
+        return self.store.open_session(Session(session, owner, ttl), self.now, claim)
 
     def close(self, session: str = "s") -> Effects:
         self.effects = self.store.close_session(session, self.now)

@@ -38,7 +38,7 @@ from backwater_tornado.protocol.keys import Scopes
 from . import operations
 from .administration import Administration
 from .asking import LARGEST
-from .bounds import Life, Name, Span
+from .bounds import Count, Life, Name, Span
 from .performers import Performer
 from .portions import check_settled, check_sizes, fit_results, portion, size_of
 from .store import Store
@@ -204,17 +204,23 @@ class Broker(Administration):
     # Sessions --------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
-    async def open_session(self, session: Name, ttl: Life = TTL, about: bytes = b"") -> None:
+    async def open_session(
+        self, session: Name, ttl: Life = TTL, about: bytes = b"", claim: list[Count] | None = None
+    ) -> list[int]:
         """A receiver, which holds what it receives for as long as it is heard of within `ttl` seconds.
 
         Args:
             session: a name of its own; it is its key's alone.
             ttl: seconds.
             about: what `sessions` shows of it.
+            claim: tokens of what it had before it was gone: it gets back what nobody was given since.
+
+        Returns: of these, those that it has.
         """
         made = Session(self.may.own(session), self.may.caller(), ttl)
-        await self.ask(lambda store, now: store.open_session(made, now))
+        held = await self.ask(lambda store, now: store.open_session(made, now, claim or ()))
         self.receivers.open(made.id, ttl, about, self.clock())
+        return held
 
     @expose(idempotent=True)
     async def show(self, session: Name, about: bytes) -> None:

@@ -81,6 +81,8 @@ class Messages:
         self.joins = Joins(remember)
         self.dead = DeadLetters()
         self.lines: dict[str, Line] = {}
+        #: What has come back without a settlement, and was not handed out since, by the tokens of its leases.
+        self.left: dict[int, Copy] = {}
         #: Queues that were deleted while deliveries were out.
         self._deleted: dict[str, Line] = {}
         self._known: dict[str, Known] = {}
@@ -231,11 +233,32 @@ class Messages:
     def take(self, line: Line, copy: Copy) -> None:
         """Lease the first of a queue."""
         line.take(copy)
-        copy.place = Place.LEASED
+        self.left.pop(copy.number, None)
         copy.count += 1
         copy.once = False
+        self._lease(copy)
+
+    def _lease(self, copy: Copy) -> None:
+        copy.place = Place.LEASED
         if copy.expires is not None:
             self._expiring.cancel(copy)
+
+    def leave(self, copy: Copy, token: int, session: str, now: float, touched: Touched) -> None:
+        """Let a copy come back that was not settled: if it waits then, it can be claimed."""
+        self.come_back(copy, now, touched)
+        if copy.place is Place.READY:
+            copy.number, copy.session = token, session
+            self.left[token] = copy
+
+    def claim(self, token: int, session: str) -> Copy | None:
+        """Lease what has come back to its last session, if it can be claimed."""
+        copy = self.left.get(token)
+        if copy is None or copy.session != session:
+            return None
+        del self.left[token]
+        self.lines[copy.queue].take_again(copy)
+        self._lease(copy)
+        return copy
 
     def release(self, copy: Copy, touched: Touched) -> Line:
         """A lease is over; gives the queue that it was of, deleted or not."""
@@ -278,6 +301,7 @@ class Messages:
         if copy.place is Place.DELAYED:
             self._delayed.cancel(copy)
         line.remove(copy)
+        self.left.pop(copy.number, None)
         if copy.expires is not None:
             self._expiring.cancel(copy)
 

@@ -85,9 +85,9 @@ class Copy:
         self.count = 0
         #: Its receiver has begun, and nobody may again.
         self.once = False
-        #: The token of its lease, or its number among the dead; 0: neither.
+        #: The token of its lease, or of one that it has come back from, or its number among the dead; 0: none of them.
         self.number = 0
-        #: Who holds it.
+        #: Who holds it, or may claim it.
         self.session = ""
 
     def delivery(self) -> Delivery:
@@ -204,6 +204,11 @@ class Line:
         del self.ready[copy.seq]
         self.leased += 1
         self.delivered += 1
+
+    def take_again(self, copy: Copy) -> None:
+        """One that has come back is out again."""
+        self.remove(copy)
+        self.leased += 1
 
     def waiting(self) -> list[Copy]:
         """All that is ready or delayed."""

@@ -145,7 +145,7 @@ class MemoryStore:
         self, receiver: _Receiver, confirmed: int, held: frozenset[int], now: float, touched: Touched
     ) -> None:
         for token in [token for token in receiver.leases if token <= confirmed and token not in held]:
-            self._messages.come_back(self._end_lease(receiver, token), now, touched)
+            self._leave(receiver, token, now, touched)
 
     def _attend(self, receiver: _Receiver, poll: Poll, now: float) -> list[tuple[Line, int]]:
         """The queues that a poll is for, of those that it may receive from; the session is theirs from now on."""
@@ -236,7 +236,7 @@ class MemoryStore:
 
     # Sessions
 
-    def open_session(self, session: Session, now: float) -> None:
+    def open_session(self, session: Session, now: float, claim: Sequence[int] = ()) -> list[int]:
         """See `Store.open_session`."""
         receiver = self._receivers.get(session.id)
         if receiver is None:
@@ -245,7 +245,12 @@ class MemoryStore:
             raise SessionTaken
         else:
             receiver.session = session
-        self._alive(session.id, now)
+        receiver = self._alive(session.id, now)
+        for token in claim:
+            if token not in receiver.leases and (copy := self._messages.claim(token, session.id)) is not None:
+                self._leases[token] = receiver.leases[token] = copy
+                receiver.number = max(receiver.number, token)
+        return [token for token in claim if token in receiver.leases]
 
     def close_session(self, session: str, now: float) -> Effects:
         """See `Store.close_session`."""
@@ -269,7 +274,7 @@ class MemoryStore:
             if line is not None and line.spec.exclusive == session:
                 messages.delete(name, now, touched)
         for token in list(receiver.leases):
-            messages.come_back(self._end_lease(receiver, token), now, touched)
+            self._leave(receiver, token, now, touched)
         for name in receiver.queues:
             line = messages.lines.get(name)
             if line is None or session not in line.receivers:
@@ -280,6 +285,9 @@ class MemoryStore:
             messages.idle(line, now)
             if line.spec.auto_delete:
                 messages.delete(name, now, touched)
+
+    def _leave(self, receiver: _Receiver, token: int, now: float, touched: Touched) -> None:
+        self._messages.leave(self._end_lease(receiver, token), token, receiver.session.id, now, touched)
 
     def _end_lease(self, receiver: _Receiver, token: int) -> Copy:
         """A delivery is a session's no longer."""
@@ -394,7 +402,7 @@ class MemoryStore:
         """See `Store.leased`."""
         return [
             (copy.session, token, copy.known.id)
-            for token, copy in self._leases.items()
+            for token, copy in sorted(self._leases.items())
             if session is None or copy.session == session
         ]
 

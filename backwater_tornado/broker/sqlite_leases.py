@@ -15,7 +15,7 @@ from backwater_tornado.errors import SessionGone, SessionTaken
 
 from .sqlite_columns import chosen, unpack, unpack_outcome
 from .sqlite_messages import Messages, Reason
-from .sqlite_rows import Copy, Line
+from .sqlite_rows import Copy, Line, Rows
 from .sqlite_schema import LEASED, READY
 from .store import BATCH_BYTES
 from .values import Batch, Delivery, Poll, Queue, Session, Settlement, SettleState, Verdict
@@ -29,7 +29,7 @@ _AT_ONCE: Final = 250
 ERA: Final = 1 << 40
 
 
-def open_session(messages: Messages, session: Session) -> None:
+def open_session(messages: Messages, session: Session, claim: Sequence[int]) -> list[int]:
     """See `Store.open_session`."""
     messages.rows.forget_receiver(session.id)
     db = messages.rows.db
@@ -41,6 +41,23 @@ def open_session(messages: Messages, session: Session) -> None:
         " ON CONFLICT (id) DO UPDATE SET ttl = excluded.ttl, expires = excluded.expires",
         (session.id, session.owner, session.ttl, messages.now + session.ttl),
     )
+    _take_again(messages.rows, session.id, claim)
+    held = messages.rows.held(session.id, claim)
+    return [token for token in claim if token in held]
+
+
+def _take_again(rows: Rows, session: str, claim: Sequence[int]) -> None:
+    """Lease what has come back to a session, under the old tokens."""
+    left = rows.held(session, claim, READY)
+    for copy in left.values():
+        line = rows.there(copy.queue)
+        line.ready -= 1
+        line.leased += 1
+        rows.lease(copy.queue, [copy], session)
+    # They are in no batch that may be repeated.
+    seen = "UPDATE sessions SET batch = ?, confirmed = ? WHERE id = ? AND batch < ?"
+    latest = max(left, default=0)
+    rows.db.execute(seen, (latest, latest, session, latest))
 
 
 def end_session(messages: Messages, session: str) -> None:
@@ -234,6 +251,7 @@ class Leases:
                 messages.tell(copy, outcome, False)
         elif verdict in (Verdict.REQUEUE, Verdict.RETURN):
             copy.count -= verdict is Verdict.RETURN
+            copy.token = None  # nobody may claim it
             if outcome is not None:
                 messages.tell(copy, outcome, False)
             messages.come_back(copy, settlement.delay, settlement.replacement)

@@ -96,8 +96,8 @@ INSERT INTO copies (seq, message, queue, state, rank, published, due, expires, k
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _WRITE: Final = """
-UPDATE copies SET state = ?, rank = ?, due = ?, expires = ?, keep_result = ?, count = ?, token = NULL, session = NULL,
-cancelled = 0, once = 0 WHERE seq = ?
+UPDATE copies SET state = ?, rank = ?, due = ?, expires = ?, keep_result = ?, count = ?, token = ?,
+session = iif(? IS NULL, NULL, session), cancelled = 0, once = 0 WHERE seq = ?
 """
 _LEASE: Final = f"UPDATE copies SET state = {LEASED}, count = ?, token = ?, session = ? WHERE seq = ?"
 _CHANGE: Final = "UPDATE messages SET going = ?, kept = ?, failed = ?, cancelled = ?, until = ? WHERE number = ?"
@@ -364,9 +364,8 @@ class Rows:
         """A copy that was there has changed; it is in no session's hands."""
         self._concern(copy.queue)
         self._await(copy)
-        self._written.append(
-            (copy.state, copy.rank, copy.due, copy.expires, copy.keep_result, copy.count, copy.seq),
-        )
+        times = copy.due, copy.expires, copy.keep_result
+        self._written.append((copy.state, copy.rank, *times, copy.count, copy.token, copy.token, copy.seq))
 
     def lease(self, queue: str, copies: Sequence[Copy], session: str) -> None:
         """These, of one queue, are in a session's hands."""
@@ -436,10 +435,10 @@ class Rows:
         rows = self.db.execute(f"{_CONTENTS} WHERE {where}", values).fetchall()
         return [(self._copy(row), row[-2], row[-1]) for row in rows]
 
-    def held(self, session: str, tokens: Iterable[int]) -> dict[int, Copy]:
-        """Of these deliveries, those that the session has."""
+    def held(self, session: str, tokens: Iterable[int], state: int = LEASED) -> dict[int, Copy]:
+        """Of these deliveries, those that the session has; or of which it was the last to have them, READY again."""
         self.flush()
-        where = f"{_COPIES} WHERE c.state = {LEASED} AND c.session = ? AND c.token IN"
+        where = f"{_COPIES} WHERE c.state = {state} AND c.session = ? AND c.token IN"
         return {row[9]: self._copy(row) for row in chosen(self.db, where, (session,), tokens)}
 
     def _copy(self, row: tuple[Any, ...]) -> Copy:

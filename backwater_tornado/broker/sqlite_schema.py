@@ -63,7 +63,8 @@ CREATE TABLE copies (
     seq INTEGER PRIMARY KEY, message INTEGER NOT NULL, queue TEXT NOT NULL, state INTEGER NOT NULL,
     rank INTEGER NOT NULL,  -- the priority, turned round
     published REAL NOT NULL, due REAL NOT NULL, expires REAL, keep_result REAL,
-    count INTEGER NOT NULL DEFAULT 0, token INTEGER, session TEXT,
+    count INTEGER NOT NULL DEFAULT 0,
+    token INTEGER, session TEXT,  -- while it is leased, or has come back without a settlement
     cancelled INTEGER NOT NULL DEFAULT 0,  -- while it was leased
     once INTEGER NOT NULL DEFAULT 0,  -- its receiver has begun, and nobody may again
     replayed INTEGER NOT NULL DEFAULT 0,  -- its place is not the one in `messages`
@@ -73,6 +74,7 @@ CREATE INDEX ready ON copies (queue, rank, seq) WHERE state = 0;
 CREATE INDEX delayed ON copies (due) WHERE state = 1;
 CREATE INDEX delayed_of_queue ON copies (queue, due, seq) WHERE state = 1;
 CREATE INDEX leased ON copies (session, token) WHERE state = 2;
+CREATE INDEX claimable ON copies (session, token) WHERE state = 0 AND token IS NOT NULL;
 CREATE INDEX expiring ON copies (expires) WHERE expires IS NOT NULL AND state < 2;
 CREATE INDEX replayed ON copies (message) WHERE replayed = 1;
 

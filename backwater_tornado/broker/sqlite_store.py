@@ -198,10 +198,10 @@ class SqliteStore:
 
     # Sessions
 
-    def open_session(self, session: Session, now: float) -> None:
+    def open_session(self, session: Session, now: float, claim: Sequence[int] = ()) -> list[int]:
         """See `Store.open_session`."""
         with self._operation(now) as messages:
-            open_session(messages, session)
+            return open_session(messages, session, claim)
 
     def close_session(self, session: str, now: float) -> Effects:
         """See `Store.close_session`."""

@@ -23,6 +23,9 @@ The life of a message in one queue::
 * **Leases** hang on sessions. The last batch of a session is repeated until a poll confirms it, without what was
   settled meanwhile. A settlement with a token that has passed on is STALE, as is one by another session; one that was
   done before is DONE again, for `remember` seconds, whoever repeats it.
+* **Claims.** What comes back without a settlement has been begun, perhaps: so until it is handed out again, its last
+  session may have it back, under its old token, by opening again. That is no delivery: it does not count, and neither
+  a rate nor `max_running` nor a pause is in its way.
 * **Results** are written in the transaction of the settlement, as are what it publishes (`then`), its counting for
   joins, and what is published by joins that come together by it; they are kept for the message's `keep_result` seconds.
   ACK and REJECT make them final, and a final result is never changed (a replay drops it: the message runs anew). A
@@ -133,8 +136,13 @@ class Store(Protocol):
 
     # Sessions
 
-    def open_session(self, session: Session, now: float) -> None:
+    def open_session(self, session: Session, now: float, claim: Sequence[int] = ()) -> list[int]:
         """A receiver; opening an open one again by the same owner keeps it alive, with the `ttl` given now.
+
+        Args:
+            claim: tokens of deliveries that it had, and would have back if it has them no more.
+
+        Returns: of these, those that it has now.
 
         Raises:
             SessionTaken: it is open and another's.

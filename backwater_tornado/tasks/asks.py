@@ -72,9 +72,9 @@ def cancel(ids: Iterable[str], outcome: Outcome) -> Ask[None]:
     return Ask("cancel", (list(ids), outcome), None)
 
 
-def open_session(session: str, ttl: float, about: bytes = b"") -> Ask[None]:
-    """Begin to receive, or go on; `about` is what others are shown of it."""
-    return Ask("open_session", (session, ttl, about), None)
+def open_session(session: str, ttl: float, about: bytes = b"", claim: Sequence[int] = ()) -> Ask[list[int]]:
+    """Begin to receive, or go on, with what is claimed; `about` is what others are shown of it."""
+    return Ask("open_session", (session, ttl, about, list(claim)), list[int])
 
 
 def show(session: str, about: bytes) -> Ask[None]:

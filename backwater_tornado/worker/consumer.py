@@ -5,7 +5,8 @@ answers the moment there is something. It is all that keeps the session alive: a
 not heard of either. A poll whose answer was lost is answered with the same batch by the next one. When room is made
 while a poll waits that asks for little, the next one overtakes it, and the broker answers the older at once.
 
-When the broker says that the session is gone, another is opened, by another name; what was held is another's by now.
+When the broker says that the session is gone, it is opened again, and gets back what it held and nobody was given
+since; the rest is another's by now.
 
 Rule: what is done with deliveries is the holder's business.
 """
@@ -16,7 +17,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from backwater_tornado.broker.values import Batch, Poll
@@ -50,8 +51,8 @@ class Holder(Protocol):
         """Deliveries that are new, and tokens that were cancelled."""
         ...
 
-    def lose(self) -> None:
-        """All that is held is another's."""
+    def lose(self, tokens: Collection[int]) -> None:
+        """These deliveries are another's, if they have not ended here."""
         ...
 
 
@@ -61,6 +62,10 @@ class Consumer:
     Args:
         queues: to take from; none of them is preferred.
         about: what others are shown of the session.
+
+    Attributes:
+        session: its name.
+        life: counts how often it was opened.
     """
 
     def __init__(
@@ -80,12 +85,13 @@ class Consumer:
         self._wait = wait
         self._ttl = ttl
         self.session = ""
+        self.life = 0
         self._confirmed = 0
         self._overtake = asyncio.Event()
         self._renewing = asyncio.Lock()
-        #: What the poll that waits asks for, and in which session.
+        #: What the poll that waits asks for, and in which life of the session.
         self._asked = 0
-        self._asked_in = ""
+        self._asked_in = 0
 
     async def open(self) -> None:
         """Open a session, by a name that nobody had before."""
@@ -95,15 +101,36 @@ class Consumer:
                 await self._line.insist(lambda: asks.open_session(name, self._ttl, self._about()))  # noqa: B023 - awaited here
             except SessionTaken:
                 continue
-            self.session, self._confirmed = name, 0
+            self.session = name
+            self._begin()
             return
 
-    async def renew(self, gone: str) -> None:
-        """Open another session in place of one that is gone; nothing, if that was done."""
+    def _begin(self) -> None:
+        self._confirmed = 0
+        self.life += 1
+
+    async def renew(self, life: int) -> None:
+        """Open the session again, as it was gone in that life of it; nothing, if that was done."""
         async with self._renewing:
-            if gone == self.session:
-                self._holder.lose()
-                await self.open()
+            if life == self.life:
+                await self._open_again()
+
+    async def _open_again(self) -> None:
+        claimed: tuple[int, ...] = ()
+
+        def ask() -> asks.Ask[list[int]]:
+            nonlocal claimed
+            claimed = self._holder.held()
+            return asks.open_session(self.session, self._ttl, self._about(), claimed)
+
+        try:
+            kept = await self._line.insist(ask)
+        except SessionTaken:  # somebody was faster, as names can be guessed
+            self._holder.lose(claimed)
+            await self.open()
+            return
+        self._holder.lose(set(claimed).difference(kept))
+        self._begin()
 
     async def show(self) -> None:
         """Have others see anew what the session is about."""
@@ -144,7 +171,7 @@ class Consumer:
         except SessionGone:
             await self.renew(self._asked_in)
             return
-        if self._asked_in != self.session:
+        if self._asked_in != self.life:  # it comes again, if it is of this one
             return
         if batch.number > self._confirmed:
             self._confirmed = batch.number
@@ -154,7 +181,7 @@ class Consumer:
 
     def _next(self) -> asks.Ask[Batch]:
         self._holder.let_go()
-        self._asked, self._asked_in = max(0, self._holder.room()), self.session
+        self._asked, self._asked_in = max(0, self._holder.room()), self.life
         wants = tuple((queue, self._asked) for queue in self._queues)
         self._queues.append(self._queues.pop(0))  # the next poll begins with another
         return asks.receive(self.session, Poll(wants, self._asked, self._confirmed, self._holder.held()), self._wait)

@@ -4,8 +4,8 @@ A task is settled when it has run, so one whose worker is killed runs again, els
 `acks_late=False` begins only when the broker has noted that it does, and then never a second time: if its worker is
 lost, it ends as failed.
 
-What is here when the session is gone is another worker's by then. What has not begun is let go; what runs is stopped
-where its pool can do that, and what it gives nevertheless is logged as superseded.
+What another worker was given while the session was gone is lost here. What has not begun is let go; what runs is
+stopped where its pool can do that, and what it gives nevertheless is superseded.
 
 Rule: on the loop, and never waits: what takes time is the pools', `inputs`' and `settling`'s.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -129,12 +129,14 @@ class Desk:
         for token in batch.cancelled:
             self._cancel(token)
 
-    def lose(self) -> None:
+    def lose(self, tokens: Collection[int]) -> None:
         """See `Holder`."""
-        for held in self._held.values():
-            before, held.stage = held.stage, Stage.LOST
-            if before is Stage.ENDED:
+        for token in tokens:
+            held = self._held.get(token)
+            if held is None or held.stage is Stage.ENDED:  # the broker says what becomes of that
                 continue
+            del self._held[token]
+            before, held.stage = held.stage, Stage.LOST
             self.counts["lost"] += 1
             self._note("lost", held)
             if before is Stage.RUNNING:
@@ -144,7 +146,6 @@ class Desk:
                 self._pool_for(held.function).stop(held.token, Stop.CLOSING)
             else:
                 log.info("%s was taken back before it began", held.label, extra=held.about)
-        self._held.clear()
 
     # Before the run --------------------------------------------------------------------------------------------------
 

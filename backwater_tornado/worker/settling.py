@@ -4,7 +4,7 @@ All that has come together since the last request goes in the next one, which is
 It is repeated until it is answered, over every cut of the link: settling is idempotent, and what is told here is
 forgotten only when the broker has said that it knows. What it does not take, as it is too large say, is looked for by
 halves, and told as a failure. A settlement of a lease that has passed on is STALE: whoever has
-it by then runs the task again, and what this run gave is logged as superseded.
+it by then runs the task again, and what this run gave is superseded.
 
 Rule: everything that has not been accepted is in `Settling`, and nowhere else.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
 from backwater_tornado.broker.values import Settlement, SettleState
 from backwater_tornado.errors import BodyTooLarge, MalformedBatch, MessageTooLarge, SessionGone
@@ -26,26 +27,29 @@ from .line import Line
 MOST, MOST_BYTES = 1000, 1 << 20
 
 
+class Tenant(Protocol):
+    """Whose deliveries they are; see `Consumer`."""
+
+    session: str
+    life: int
+
+    async def renew(self, life: int) -> None:
+        """The session was gone in that life of it."""
+        ...
+
+
 class Settling:
     """See the head of this module.
 
     Args:
         line: to the broker.
-        session: the name of the session as it is now.
-        renew: opens another in place of one that is gone.
+        tenant: has the session.
         told: called with each settlement and what became of it.
     """
 
-    def __init__(
-        self,
-        line: Line,
-        session: Callable[[], str],
-        renew: Callable[[str], Awaitable[None]],
-        told: Callable[[Settlement, SettleState], None],
-    ) -> None:
+    def __init__(self, line: Line, tenant: Tenant, told: Callable[[Settlement, SettleState], None]) -> None:
         self._line = line
-        self._session = session
-        self._renew = renew
+        self._tenant = tenant
         self._told = told
         self._unsent: deque[Settlement] = deque()
         self._sent: list[Settlement] = []
@@ -90,20 +94,21 @@ class Settling:
 
     async def _settle(self) -> None:
         """Have those that were taken accepted."""
-        session = ""
+        tenant = self._tenant
+        life = 0
 
         def ask() -> asks.Ask[list[SettleState]]:
-            nonlocal session
-            session = self._session()
-            return asks.settle(session, self._sent)
+            nonlocal life
+            life = tenant.life
+            return asks.settle(tenant.session, self._sent)
 
         while True:
             try:
                 states = await self._line.insist(ask)
                 break
             except SessionGone:
-                # What was done before is done again, in whatever session; the rest is stale.
-                await self._renew(session)
+                # What was done before is done again, whatever came between; what was not claimed is stale.
+                await tenant.renew(life)
             except (BodyTooLarge, MessageTooLarge, MalformedBatch) as error:
                 if len(self._sent) == 1:
                     self._sent = [unfit(self._sent[0], error)]

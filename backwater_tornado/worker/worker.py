@@ -73,7 +73,7 @@ class Worker:
         self.line = Line(link)
         timing = {"wait": options.wait, "ttl": options.ttl}
         self.consumer = Consumer(self.line, self.desk, options.queues, self.describe, **timing)
-        self.settling = Settling(self.line, lambda: self.consumer.session, self.consumer.renew, self.desk.settled)
+        self.settling = Settling(self.line, self.consumer, self.desk.settled)
         inputs = Inputs(self.line, self.desk.prepare)
         self.desk.settle, self.desk.fetch = self.settling.add, inputs.fetch
         self.desk.made_room = self.consumer.note_room

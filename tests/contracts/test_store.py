@@ -1075,6 +1075,135 @@ def test_closing_a_session_gives_back_at_once(hand: Hand) -> None:
     assert hand.ids() == ["1", "2"]
 
 
+# Claims --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["closed", "silent", "not held"])
+def test_what_came_back_unsettled_is_claimed_by_its_last_session_under_its_old_token(hand: Hand, how: str) -> None:
+    hand.put("1", "2", "3", keep_result=100.0)
+    held = hand.take(credit=2)
+    if how == "closed":
+        hand.close()
+    elif how == "silent":
+        hand.later(31)
+    else:
+        hand.poll(credit=0, held=())
+    assert hand.counts() == (3, 0, 0, 0)
+    tokens = [delivery.token for delivery in held]
+    assert hand.open(claim=[tokens[1], 10**12]) == [tokens[1]]
+    assert hand.open(claim=tokens) == tokens
+    assert hand.counts() == (1, 0, 2, 0)
+    assert hand.store.leased("s") == [("s", tokens[0], "1"), ("s", tokens[1], "2")]
+    assert hand.settle(held[0], outcome=OK) is SettleState.DONE
+    assert hand.settle(held[1], Verdict.REQUEUE) is SettleState.DONE
+    assert (hand.state("1"), hand.counts()) == (OK.state, (2, 0, 0, 0))
+    hand.confirmed.clear()
+    assert [(delivery.message.id, delivery.count) for delivery in hand.take()] == [("2", 2), ("3", 1)]
+
+
+def test_what_was_claimed_is_in_no_batch_and_is_held_until_a_poll_says_otherwise(hand: Hand) -> None:
+    hand.put("1", "2", "3")
+    held = hand.take(credit=2)
+    hand.close()
+    tokens = [delivery.token for delivery in held]
+    hand.open(claim=tokens)
+    first = hand.poll(confirmed=0, confirm=False)
+    assert [delivery.message.id for delivery in first.deliveries] == ["3"]
+    assert hand.poll(confirmed=0, confirm=False) == first
+    assert hand.counts() == (0, 0, 3, 0)
+    hand.poll(confirmed=first.number, held=(tokens[1], first.number), credit=0)
+    assert hand.counts() == (1, 0, 2, 0)
+
+
+def test_an_empty_batch_after_a_claim_repeats_nothing(hand: Hand) -> None:
+    hand.put("1")
+    (token,) = [delivery.token for delivery in hand.take()]
+    hand.close()
+    hand.open(claim=[token])
+    batch = hand.poll(confirmed=0)
+    assert (batch.number, batch.deliveries) == (token, ())
+    hand.put("2")
+    assert [delivery.message.id for delivery in hand.poll(confirmed=0, credit=1).deliveries] == ["2"]
+
+
+def test_what_was_handed_out_again_or_settled_or_ended_cannot_be_claimed(hand: Hand) -> None:
+    hand.queue(max_deliveries=2)
+    hand.put("handed out", "acked", "requeued", "cancelled", "purged", "dead")
+    held = {delivery.message.id: delivery.token for delivery in hand.take()}
+    hand.settle(held["acked"])
+    hand.settle(held["requeued"], Verdict.REQUEUE)
+    hand.close()
+    hand.open("t")
+    assert hand.take("t", credit=1)[0].message.id == "handed out"
+    assert hand.settle(hand.one("t"), session="t") is SettleState.DONE  # what was requeued
+    hand.cancel("cancelled")
+    hand.take("t", credit=2)
+    hand.close("t")
+    assert [name for name, _ in hand.dead()] == ["handed out", "purged", "dead"]
+    assert hand.open(claim=list(held.values())) == []
+    hand.replay(*hand.numbers())
+    assert hand.open(claim=list(held.values())) == []
+    assert hand.counts() == (3, 0, 0, 0)
+
+
+def test_what_was_purged_cannot_be_claimed(hand: Hand) -> None:
+    hand.put("1")
+    delivery = hand.one()
+    hand.close()
+    hand.purge()
+    assert hand.open(claim=[delivery.token]) == []
+    assert hand.settle(delivery) is SettleState.STALE
+
+
+def test_a_claim_is_of_ones_own_only_and_as_long_as_nobody_else_had_it(hand: Hand) -> None:
+    hand.put("1")
+    delivery = hand.one()
+    assert hand.open("t", claim=[delivery.token]) == []
+    hand.close()
+    assert hand.open("t", claim=[delivery.token]) == []
+    (again,) = hand.take("t")
+    hand.close("t")
+    assert hand.open(claim=[delivery.token, again.token]) == []
+    assert hand.open("t", claim=[delivery.token, again.token]) == [again.token]
+
+
+def test_limits_of_a_queue_are_not_in_the_way_of_a_claim(hand: Hand) -> None:
+    hand.queue(max_running=1)
+    hand.put("1", "2", priority=0)
+    first = hand.one()
+    hand.close()
+    hand.put("3", priority=1)
+    hand.open("t")
+    assert hand.one("t").message.id == "3"
+    hand.queue(max_running=1, paused=True)
+    assert hand.open(claim=[first.token]) == [first.token]
+    assert hand.counts() == (1, 0, 2, 0)
+    assert hand.settle(first) is SettleState.DONE
+    assert hand.counts() == (1, 0, 1, 0)
+
+
+def test_what_was_claimed_does_not_expire_until_it_comes_back(hand: Hand) -> None:
+    hand.put("1", expires=START + 40)
+    delivery = hand.one()
+    hand.later(31)
+    assert hand.open(claim=[delivery.token], ttl=100.0) == [delivery.token]
+    hand.later(30)
+    assert hand.counts() == (0, 0, 1, 0)
+    hand.settle(delivery, Verdict.REQUEUE)
+    hand.later(0)
+    assert hand.dead() == [("1", "expired")]
+
+
+def test_a_claim_survives_a_restart_of_the_store(hand: Hand) -> None:
+    hand.put("1")
+    delivery = hand.one()
+    hand.close()
+    hand.reopen()
+    hand.open("t")
+    assert hand.open(claim=[delivery.token]) == [delivery.token]
+    assert hand.take("t") == []
+
+
 # Time ----------------------------------------------------------------------------------------------------------------
 
 

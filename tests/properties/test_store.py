@@ -75,6 +75,8 @@ class Copy:
     token: int = 0
     session: str = ""
     once: bool = False
+    #: By its last session.
+    claimable: bool = False
 
 
 @dataclass
@@ -192,7 +194,8 @@ class Model:
     def close_join(self, tally: Tally) -> None:
         tally.closed, tally.members, tally.until = True, set(), self.now + REMEMBER
 
-    def come_back(self, copy: Copy, delay: float = 0.0) -> None:
+    def come_back(self, copy: Copy, delay: float = 0.0, settled: bool = False) -> None:
+        copy.claimable = not settled
         limit, ttl = QUEUES[copy.queue].max_deliveries, QUEUES[copy.queue].message_ttl
         if self.known[copy.id].cancelled:
             self.end(copy, STOPPED)
@@ -325,6 +328,26 @@ class Histories(RuleBasedStateMachine):
     def open(self, session: str) -> None:
         self.hand.open(session, ttl=TTL)
         self.model.sessions.setdefault(session, Member(self.model.now)).heard = self.model.now
+
+    @precondition(lambda self: self.tokens)
+    @rule(session=st.sampled_from(SESSIONS), data=st.data())
+    def claim(self, session: str, data: st.DataObject) -> None:
+        before = self.model.receivable()
+        tokens = data.draw(st.lists(st.sampled_from(self.tokens), unique=True))
+        self.model.sessions.setdefault(session, Member(self.model.now)).heard = self.model.now
+        member = self.model.sessions[session]
+        expected = set()
+        for copy in self.model.copies:
+            if copy.token not in tokens or copy.session != session:
+                continue
+            if copy.place == "waiting" and copy.claimable:
+                copy.place = "leased"
+                member.number = max(member.number, copy.token)
+            if copy.place == "leased":
+                expected.add(copy.token)
+        found = self.hand.open(session, ttl=TTL, claim=tokens)
+        assert found == [token for token in tokens if token in expected]
+        self.look(before)
 
     @rule(session=st.sampled_from(SESSIONS))
     def close(self, session: str) -> None:
@@ -474,7 +497,7 @@ class Histories(RuleBasedStateMachine):
             copy.count -= verdict is Verdict.RETURN
             if outcome:
                 model.tell(copy.id, outcome, False)
-            model.come_back(copy, delay)
+            model.come_back(copy, delay, settled=True)
         elif model.known[copy.id].cancelled:
             model.end(copy, STOPPED)
         else:
@@ -546,7 +569,7 @@ class Histories(RuleBasedStateMachine):
             ttl = QUEUES[queue].message_ttl
             expires = None if ttl is None else model.now + ttl
             copy.place, copy.seq, copy.due, copy.expires, copy.count = "waiting", model.seq, model.now, expires, 0
-            copy.once = False
+            copy.once = copy.claimable = False
         self.look(before)
 
     @rule()

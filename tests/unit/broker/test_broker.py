@@ -128,6 +128,18 @@ def test_others_are_shown_what_a_session_says_of_itself() -> None:
     brokering(test)
 
 
+def test_a_session_that_was_gone_claims_what_it_had() -> None:
+    async def test(broker: Broker, clock: Clock) -> None:
+        first = await one(broker)
+        await broker.close_session("w")
+        assert await broker.open_session("other", claim=[first.token]) == []
+        assert await broker.open_session("w") == []
+        assert await broker.open_session("w", claim=[first.token, 7]) == [first.token]
+        assert await broker.settle("w", [Settlement(first.token)]) == [SettleState.DONE]
+
+    brokering(test)
+
+
 def test_what_is_there_is_given_at_once_and_nothing_without_waiting() -> None:
     async def test(broker: Broker, clock: Clock) -> None:
         assert ids(await broker.receive("w", WANT)) == []

@@ -123,6 +123,10 @@ class HandPool:
         async with self.news:
             await self.news.wait_for(lambda: set(ids) <= set(self.begun))
 
+    async def until_stopped(self, *ids: str) -> None:
+        async with self.news:
+            await self.news.wait_for(lambda: set(ids) <= {name for name, _ in self.stopped})
+
     def _run(self, token: int) -> None:
         if token not in self.running:
             return
@@ -241,10 +245,10 @@ class Bench:
         while await self.counts(queue) != wanted:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0)
 
-    async def take(self, queue: str = "default") -> list[Delivery]:
+    async def take(self, queue: str = "default", session: str = "other") -> list[Delivery]:
         """What another worker gets."""
-        await self.broker.open_session("other", 1000.0)
-        batch = await self.broker.receive("other", Poll(((queue, 100),), 100))
+        await self.broker.open_session(session, 1000.0)
+        batch = await self.broker.receive(session, Poll(((queue, 100),), 100))
         assert not isinstance(batch, bytes)
         return list(batch.deliveries)
 

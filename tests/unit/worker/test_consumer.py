@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 from backwater_tornado.broker.values import Batch, Delivery, Message
+from backwater_tornado.errors import SessionTaken
 from backwater_tornado.tasks.asks import Ask
 from backwater_tornado.worker.consumer import Consumer
 from backwater_tornado.worker.line import Line
@@ -19,11 +20,17 @@ class Broker:
         self.batches: asyncio.Queue[Batch] = asyncio.Queue()
         self.asked: list[Ask[Any]] = []
         self.polled = asyncio.Semaphore(0)
+        #: Of what is claimed, what it gives.
+        self.kept: list[int] = []
+        #: Names of sessions that are another's.
+        self.taken: set[str] = set()
 
     async def ask(self, ask: Ask[T]) -> T:
         self.asked.append(ask)
         if ask.verb != "receive":
-            return None  # type: ignore[return-value]
+            if ask.args[0] in self.taken:
+                raise SessionTaken
+            return self.kept  # type: ignore[return-value]
         self.polled.release()
         return await self.batches.get()  # type: ignore[return-value]
 
@@ -36,13 +43,14 @@ class Hands:
 
     def __init__(self) -> None:
         self.taken: list[Batch] = []
-        self.lost = 0
+        self.lost: list[set[int]] = []
+        self.here: tuple[int, ...] = ()
 
     def room(self) -> int:
         return 5
 
     def held(self) -> tuple[int, ...]:
-        return ()
+        return self.here
 
     def let_go(self) -> None:
         """Nothing is too much."""
@@ -50,8 +58,8 @@ class Hands:
     def take(self, batch: Batch) -> None:
         self.taken.append(batch)
 
-    def lose(self) -> None:
-        self.lost += 1
+    def lose(self, tokens: Collection[int]) -> None:
+        self.lost.append(set(tokens))
 
 
 def batch(number: int, *cancelled: int) -> Batch:
@@ -83,9 +91,9 @@ def test_a_batch_that_comes_again_is_taken_once() -> None:
     run(test)
 
 
-def test_what_came_for_a_session_that_is_gone_is_not_taken() -> None:
+def test_what_came_before_the_session_was_opened_again_is_not_taken() -> None:
     async def test(consumer: Consumer, broker: Broker, hands: Hands) -> None:
-        await consumer.renew(consumer.session)
+        await consumer.renew(consumer.life)
         broker.batches.put_nowait(batch(1))
         await broker.polled.acquire()
         assert hands.taken == []
@@ -98,11 +106,37 @@ def test_what_came_for_a_session_that_is_gone_is_not_taken() -> None:
 
 def test_a_session_is_renewed_once_however_many_find_it_gone() -> None:
     async def test(consumer: Consumer, broker: Broker, hands: Hands) -> None:
-        gone = consumer.session
+        gone = consumer.life
         await asyncio.gather(consumer.renew(gone), consumer.renew(gone))
         await consumer.renew(gone)
-        assert hands.lost == 1
-        assert broker.opened() == [gone, consumer.session]
+        assert broker.opened() == [consumer.session] * 2
+
+    run(test)
+
+
+def test_what_was_held_is_claimed_and_what_is_not_given_back_is_lost() -> None:
+    async def test(consumer: Consumer, broker: Broker, hands: Hands) -> None:
+        hands.here, broker.kept = (3, 5, 7), [3, 7]
+        broker.batches.put_nowait(batch(7))
+        await broker.polled.acquire()
+        await consumer.renew(consumer.life)
+        assert broker.asked[-1].args[3] == [3, 5, 7]
+        assert hands.lost == [{5}]
+        broker.batches.put_nowait(batch(8))  # for the poll of before
+        await broker.polled.acquire()
+        assert broker.asked[-1].args[1].confirmed == 0
+
+    run(test)
+
+
+def test_a_session_that_is_anothers_by_now_is_given_up_with_all_that_was_held() -> None:
+    async def test(consumer: Consumer, broker: Broker, hands: Hands) -> None:
+        hands.here, before = (3, 5), consumer.session
+        broker.taken.add(before)
+        await consumer.renew(consumer.life)
+        assert hands.lost == [{3, 5}]
+        assert broker.opened() == [before, before, consumer.session]
+        assert consumer.session != before
 
     run(test)
 

@@ -244,6 +244,7 @@ def test_a_lease_that_is_lost_is_told() -> None:
         await bench.send("add", 1, id="a")
         await bench.pool.until_begun("a")
         bench.lose_session()
+        await bench.take(session="third")
         bench.worker.consumer.overtake()
         found = await told(bench, 3)
         assert [each.event for each in found][:3] == ["received", "started", "lost"]

@@ -22,7 +22,7 @@ class Broker:
     def __init__(self) -> None:
         self.taken: list[tuple[str, list[int]]] = []
         self.go = asyncio.Semaphore(0)
-        self.gone: set[str] = set()
+        self.gone = False
         self.limit = 10 * MOST_BYTES
         #: What it says to a settlement, by its reason.
         self.refused = {"large": MessageTooLarge, "odd": MalformedBatch}
@@ -32,7 +32,7 @@ class Broker:
         given = unpack(packed, list[Settlement])
         self.taken.append((session, [each.token for each in given]))
         await self.go.acquire()
-        if session in self.gone:
+        if self.gone:
             raise SessionGone
         if len(packed) > self.limit:
             raise BodyTooLarge
@@ -46,13 +46,16 @@ class Desk:
     def __init__(self) -> None:
         self.broker = Broker()
         self.session = "one"
+        self.life = 1
+        self.renewed: list[int] = []
         self.told: list[int] = []
         self.outcomes: list[Outcome | None] = []
-        self.settling = Settling(Line(self.broker), lambda: self.session, self.renew, self.tell)
+        self.settling = Settling(Line(self.broker), self, self.tell)
 
-    async def renew(self, gone: str) -> None:
-        assert gone == "one"
-        self.session = "two"
+    async def renew(self, life: int) -> None:
+        self.renewed.append(life)
+        self.life += 1
+        self.broker.gone = False
 
     def tell(self, settlement: Settlement, state: SettleState) -> None:
         assert state is SettleState.DONE
@@ -114,13 +117,14 @@ def test_requests_are_bounded_in_number_and_in_bytes() -> None:
     run(test)
 
 
-def test_what_was_not_accepted_is_said_again_in_another_session() -> None:
+def test_what_was_not_accepted_is_said_again_when_the_session_is_open_again() -> None:
     async def test(desk: Desk) -> None:
         desk.broker.go = asyncio.Semaphore(100)
-        desk.broker.gone.add("one")
+        desk.broker.gone = True
         desk.settling.add(Settlement(1))
         await desk.settling.empty()
-        assert desk.broker.taken == [("one", [1]), ("two", [1])]
+        assert desk.broker.taken == [("one", [1]), ("one", [1])]
+        assert desk.renewed == [1]
         assert desk.told == [1]
 
     run(test)

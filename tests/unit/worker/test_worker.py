@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backwater_tornado.broker.values import Outcome
+from backwater_tornado.broker.values import Outcome, Settlement, Verdict
 from backwater_tornado.errors import (
     BodyTooLarge,
     BodyUndecodable,
@@ -272,22 +272,47 @@ def test_a_broker_that_is_away_is_waited_for_and_told_of_once(caplog: pytest.Log
     working(test, by_hand)
 
 
-def test_another_session_is_opened_when_one_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_nobody_else_was_given_while_the_session_was_gone_goes_on() -> None:
+    async def test(bench: Bench) -> None:
+        for name in "abc":
+            await bench.send("add", 1, id=name)
+        await bench.pool.until_begun("a", "b")
+        bench.link.down = True
+        bench.pool.end("a")
+        bench.lose_session()
+        bench.link.down = False
+        bench.worker.consumer.overtake()
+        assert await bench.value("a") == 1
+        bench.pool.end("b")
+        await bench.pool.until_begun("c")
+        bench.pool.end("c")
+        assert [await bench.value(name) for name in "bc"] == [1, 1]
+        assert bench.pool.begun == ["a", "b", "c"]
+        assert bench.pool.stopped == []
+        assert await bench.counts() == (0, 0, 0, 0)
+
+    working(test, lambda: HandPool(2, by_hand=True))
+
+
+def test_what_another_was_given_while_the_session_was_gone_is_lost(caplog: pytest.LogCaptureFixture) -> None:
     async def test(bench: Bench) -> None:
         await bench.send("add", 1, id="a")
+        await bench.send("add", 1, id="b")
         await bench.pool.until_begun("a")
-        bench.pool.begun.clear()
-        before = bench.worker.consumer.session
         bench.lose_session()
+        first, second = await bench.take()
         bench.worker.consumer.overtake()
-        await bench.pool.until_begun("a")
+        await bench.pool.until_stopped("a")
+        await bench.broker.settle("other", [Settlement(each.token, Verdict.REQUEUE) for each in (first, second)])
+        async with bench.pool.news:
+            await bench.pool.news.wait_for(lambda: bench.pool.begun == ["a", "a"])
         assert bench.pool.stopped == [("a", Stop.CLOSING)]
-        assert bench.worker.consumer.session != before
         bench.pool.end("a")
         assert await bench.value("a") == 1
-        assert "lost its lease while it runs" in caplog.text
+        assert "a] lost its lease while it runs" in caplog.text
+        assert "b] was taken back before it began" in caplog.text
 
-    working(test, by_hand)
+    working(test, lambda: HandPool(1, by_hand=True))
 
 
 def test_what_ends_after_its_lease_was_lost_is_superseded(caplog: pytest.LogCaptureFixture) -> None:
@@ -299,7 +324,7 @@ def test_what_ends_after_its_lease_was_lost_is_superseded(caplog: pytest.LogCapt
         bench.lose_session()
         (delivery,) = await bench.take()
         bench.worker.consumer.overtake()
-        await bench.link.until("open_session")
+        await bench.pool.until_stopped("a")
         bench.pool._run(first)
         assert "is superseded" in caplog.text
         assert await bench.broker.results(["a"]) == [None]
