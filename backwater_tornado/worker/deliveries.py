@@ -50,10 +50,14 @@ class Task(NamedTuple):
     @property
     def needs(self) -> tuple[str, ...]:
         """The ids of the results that have to be known before it can run, or end."""
-        headers = self.headers
-        if headers.upstream_failed or not headers.inputs_by_id:
-            return tuple(input_ids(headers.inputs))
-        return ()
+        return needs_of(self.headers)
+
+
+def needs_of(headers: TaskHeaders) -> tuple[str, ...]:
+    """See `Task.needs`."""
+    if headers.upstream_failed or not headers.inputs_by_id:
+        return tuple(input_ids(headers.inputs))
+    return ()
 
 
 def read_delivery(delivery: Delivery, exposure: Exposure) -> Task | Settlement:
@@ -82,16 +86,9 @@ def rejection(delivery: Delivery, error: CallFailed) -> Settlement:
 def make_job(task: Task, results: Mapping[str, Result | None]) -> Job | Settlement:
     """What a pool is told, with the results that it `needs`; or how it is settled where they are not all there."""
     delivery, headers, function = task
-    try:
-        if headers.upstream_failed:
-            return Settlement(delivery.token, outcome=failed(upstream_failure(task.needs, results)))
-        arguments = delivery.message.body
-        if headers.inputs is not None:
-            arguments = _with_inputs(delivery.message, _filled(headers, results))
-    except UpstreamFailed as error:
-        return Settlement(delivery.token, outcome=failed(error))
-    except CallFailed as error:
-        return rejection(delivery, error)
+    arguments = arguments_of(delivery, headers, results)
+    if isinstance(arguments, Settlement):
+        return arguments
     said = function.options.task
     return Job(
         token=delivery.token,
@@ -116,6 +113,20 @@ def _first(sent: float | None, own: float | None) -> float | None:
 
 
 # Inputs --------------------------------------------------------------------------------------------------------------
+
+
+def arguments_of(delivery: Delivery, headers: TaskHeaders, results: Mapping[str, Result | None]) -> bytes | Settlement:
+    """The body with the results that it needs before its own arguments; or how it is settled without them."""
+    try:
+        if headers.upstream_failed:
+            return Settlement(delivery.token, outcome=failed(upstream_failure(needs_of(headers), results)))
+        if headers.inputs is None:
+            return delivery.message.body
+        return _with_inputs(delivery.message, _filled(headers, results))
+    except UpstreamFailed as error:
+        return Settlement(delivery.token, outcome=failed(error))
+    except CallFailed as error:
+        return rejection(delivery, error)
 
 
 def upstream_failure(ids: tuple[str, ...], results: Mapping[str, Result | None]) -> UpstreamFailed:

@@ -121,14 +121,17 @@ class Watch:
             unsent: outcomes that it was not told of.
             patience: how long it may be silent, seconds.
         """
-        refused = {verb: error for verb, error in self._line.failing.items() if _is_refusal(error)}
         reasons = [f"nothing comes from the queue {name}, where tasks are ready" for name in sorted(self.deaf)]
-        if silent > patience + SLACK:
-            reasons.append(f"the broker was not heard of for {silent:.0f} s")
         if unsent > MANY:
-            reasons.append(f"the broker has yet to be told of {unsent} outcomes")
-        reasons += [f"the broker refuses to {verb}: {error}" for verb, error in sorted(refused.items())]
-        return Health(tuple(reasons))
+            reasons.append(f"{self._line.name} has yet to be told of {unsent} outcomes")
+        return Health((*reasons, *line_reasons(self._line, silent, patience)))
+
+
+def line_reasons(line: Line, silent: float, patience: float) -> list[str]:
+    """What is wrong with the way to a broker that was not heard of for `silent` seconds, and may be for `patience`."""
+    refused = {verb: error for verb, error in line.failing.items() if _is_refusal(error)}
+    reasons = [f"{line.name} was not heard of for {silent:.0f} s"] if silent > patience + SLACK else []
+    return reasons + [f"{line.name} refuses to {verb}: {error}" for verb, error in sorted(refused.items())]
 
 
 def _is_refusal(error: CallFailed) -> bool:

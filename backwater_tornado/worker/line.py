@@ -62,14 +62,22 @@ class SplitLink:
 class Line:
     """Asks until there is an answer.
 
+    Args:
+        name: what the log calls the broker.
+
     Attributes:
         heard: when the broker last answered, by `clock`; when this was made, as long as it has not.
         failing: what went wrong at last, by verb; empty while the link is up.
     """
 
     def __init__(
-        self, link: Link, clock: Callable[[], float] = time.monotonic, dice: Callable[[], float] = random.random
+        self,
+        link: Link,
+        clock: Callable[[], float] = time.monotonic,
+        dice: Callable[[], float] = random.random,
+        name: str = "the broker",
     ) -> None:
+        self.name = name
         self._link = link
         self._clock = clock
         self._dice = dice
@@ -120,10 +128,11 @@ class Line:
         self.heard = self._clock()
         self._answered.set()
         if self.failing and self.failing.pop(ask.verb, None) is not None and not self.failing:
-            log.info("the broker is back")
+            log.info("%s is back", self.name)
 
     def _note_failure(self, ask: Ask[Any], error: CallFailed) -> None:
         self._answered.clear()
         if not self.failing:
-            log.warning("the broker cannot be asked; it is tried until it answers: %s: %s", type(error).__name__, error)
+            said = f"{type(error).__name__}: {error}"
+            log.warning("%s cannot be asked; it is tried until it answers: %s", self.name, said)
         self.failing[ask.verb] = error

@@ -23,7 +23,6 @@ from typing import Any
 
 import msgspec
 
-from backwater_tornado.errors import CallFailed
 from backwater_tornado.exposure import Exposure, Function
 
 from .consumer import Consumer
@@ -35,14 +34,13 @@ from .inputs import Inputs
 from .line import Line, Link
 from .options import WorkerOptions
 from .pools import Pool
+from .services import LAST_WORDS, close_session, serving
 from .settling import Settling
 
 log = logging.getLogger("backwater.worker")
 
 #: How often others are shown anew what it does, seconds.
 SHOW_PERIOD = 10.0
-#: How long the last words to the broker may take, seconds.
-LAST_WORDS = 5.0
 
 
 class Worker:
@@ -105,18 +103,11 @@ class Worker:
     async def run(self) -> bool:
         """Work until told to stop; False when something that ran had to be given back."""
         await self._hooks.tell("start")
-        services = [asyncio.ensure_future(service()) for service in self._services]
-        stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            done, _ = await asyncio.wait([*services, stopping], return_when=asyncio.FIRST_COMPLETED)
-            for ended in done - {stopping}:
-                ended.result()  # only by a fault of this package: raise it
-            return await self._drain()
+            async with serving(self._services, self._stopping):
+                return await self._drain()
         finally:
-            for each in (*services, stopping):
-                each.cancel()
-            await asyncio.gather(*services, stopping, return_exceptions=True)
-            await self._close()
+            await close_session(self.consumer)
             await self._hooks.tell("stop")
 
     async def _consume(self) -> None:
@@ -159,8 +150,3 @@ class Worker:
         await asyncio.wait(waiting, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
         for each in waiting:
             each.cancel()
-
-    async def _close(self) -> None:
-        with contextlib.suppress(TimeoutError, CallFailed):
-            async with asyncio.timeout(LAST_WORDS):
-                await self.consumer.close()
