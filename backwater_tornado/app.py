@@ -168,8 +168,10 @@ class _Application:
         """The periodic tasks as entries of the broker's schedule."""
         return list(self._entries.values())
 
-    def _timeout(self, ask: Ask[Any]) -> float:
-        return ask.wait + self.options.send_timeout if ask.within is None else ask.within
+    def _options_for(self, ask: Ask[Any]) -> dict[str, Any]:
+        timeout = ask.wait + self.options.send_timeout if ask.within is None else ask.within
+        returns = None if ask.packed else ask.returns
+        return {"returns": returns, "idempotent": True, "timeout": timeout, "waits": ask.wait}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.endpoints!r})"
@@ -269,10 +271,10 @@ class App(_Application):
 
     def ask(self, ask: Ask[T]) -> T:
         """Ask the broker."""
+        ask = ask.waiting(self._client.patience(ask.wait)) if ask.wait else ask
         face = self._faces.get((ask.verb, ask.wait)) if ask.within is None else None
         if face is None:
-            returns = None if ask.packed else ask.returns
-            face = self._client.with_options(returns=returns, idempotent=True, timeout=self._timeout(ask))
+            face = self._client.with_options(**self._options_for(ask))
             if ask.within is None and ask.wait in (0.0, self.poll_wait):  # others are many
                 self._faces[ask.verb, ask.wait] = face
         return _opened(ask, face.call(_MODULE, ask.verb, *ask.args))
@@ -357,8 +359,8 @@ class AsyncApp(_Application):
 
     async def ask(self, ask: Ask[T]) -> T:
         """Ask the broker."""
-        returns = None if ask.packed else ask.returns
-        face = self._client.with_options(returns=returns, idempotent=True, timeout=self._timeout(ask))
+        ask = ask.waiting(self._client.patience(ask.wait)) if ask.wait else ask
+        face = self._client.with_options(**self._options_for(ask))
         return _opened(ask, await face.call(_MODULE, ask.verb, *ask.args))
 
     async def drive(self, flow: Flow[T]) -> T:

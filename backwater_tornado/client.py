@@ -72,6 +72,20 @@ class _Face:
         """Calls, failures, requests, retries, and bytes of bodies out and in, since the client was made."""
         return self._session.counted()
 
+    def endpoints(self) -> list[dict[str, Any]]:
+        """What is known of each endpoint, in their order.
+
+        `url`; `state`: "closed" (it is asked), "open" (it failed, and is asked only where no other can be) or
+        "half-open" (one call tries it); `failures` in a row; `retry_in` how many seconds; `clock_offset`, the seconds
+        that its clock is ahead; `longest_wait`, the seconds that a long poll may wait there, None while nothing on the
+        way has ended one.
+        """
+        return self._session.endpoints()
+
+    def patience(self, wait: float) -> float:
+        """How long a poll that would wait `wait` seconds should wait now, see `CallOptions.waits`."""
+        return self._session.patience(wait)
+
     def __repr__(self) -> str:
         urls = ", ".join(target.endpoint.url for target in self._session.targets)
         return f"{type(self).__name__}({urls})"

@@ -291,6 +291,10 @@ class ClientOptions:
     backoff: float = 0.1
     #: Longest pause between attempts, seconds.
     max_backoff: float = 5.0
+    #: An endpoint that fails is left alone for so long while there are others; doubled each time that it fails again.
+    endpoint_rest: float = 1.0
+    #: The longest that it is left alone, seconds.
+    max_endpoint_rest: float = 30.0
     #: Raise the remote exception's own class where it is a builtin or registered one.
     rethrow_remote_exceptions: bool = False
     #: Exception classes that a remote exception may be rebuilt as, beside the builtins.
@@ -328,7 +332,7 @@ class ClientOptions:
         _check(
             self,
             positive=("connect_timeout", "recv_timeout", "timeout", "max_attempts", "max_connections"),
-            natural=("backoff", "max_backoff", "coalesce_delay"),
+            natural=("backoff", "max_backoff", "endpoint_rest", "max_endpoint_rest", "coalesce_delay"),
         )
         _check(self, positive=("max_connection_age", "max_calls_per_request", "coalesce_size"))
         if self.wire not in WIRES:
@@ -354,6 +358,9 @@ class CallOptions:
     returns: Any = None
     #: W3C trace context to send; None: that of the call being served, if any.
     traceparent: str | None = None
+    #: The function may wait so long before it answers, seconds, as a long poll does. Where something on the way ends
+    #: such calls too soon, again and again, `AsyncClient.patience` and `Client.patience` learn of it.
+    waits: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, positive=("timeout",))
+        _check(self, positive=("timeout",), natural=("waits",))

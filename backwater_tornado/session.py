@@ -6,10 +6,12 @@ Rule: no socket and no waiting here; the clients perform what the generators yie
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -27,6 +29,7 @@ from .errors import (
 )
 from .exposure import Readings
 from .options import CallOptions, ClientOptions, Endpoint, Limits, make_options
+from .protocol.breakers import Breaker, State
 from .protocol.calling import Answer, Attempt, Outgoing, Target, call_flow
 from .protocol.codec import codec_for
 from .protocol.erlang.sealing import ErlangSealer
@@ -36,6 +39,8 @@ from .protocol.problems import original_exception
 from .protocol.sealing import CodecSealer, Sealed, Sealer, Stamp, check_names, clock_offset
 from .protocol.signatures import Parameters
 from .streams import Stream
+
+log = logging.getLogger("backwater.client")
 
 
 @dataclass(slots=True)
@@ -99,6 +104,26 @@ class Session:
         with self._lock:
             return asdict(self.counters)
 
+    def endpoints(self) -> list[dict[str, Any]]:
+        """What is known of each endpoint."""
+        now = time.monotonic()
+        return [
+            {
+                "url": target.endpoint.url,
+                "state": target.breaker.state.value,
+                "failures": target.breaker.failures,
+                "retry_in": max(0.0, target.breaker.retry_at - now),
+                "clock_offset": target.offset,
+                "longest_wait": target.patience.limit,
+            }
+            for target in self.targets
+        ]
+
+    def patience(self, wait: float) -> float:
+        """How long a poll should wait, that would like to wait so long, at the endpoint that is asked next."""
+        closed = (target for target in self.targets if target.breaker.state is State.CLOSED)
+        return next(closed, self.targets[0]).patience.allow(wait, time.monotonic())
+
     # Verbs -----------------------------------------------------------------------------------------------------------
 
     def calling(
@@ -140,7 +165,7 @@ class Session:
             traceparent = traceparent or serving.traceparent
         self.count_call()
         call = Outgoing(self.stream.begin(), module, function, arguments, deadline, own.idempotent, traceparent)
-        call.arity = len(args)
+        call.arity, call.waits = len(args), own.waits
         call.repeatable = self.sealer.remembered or own.idempotent
         return call
 
@@ -198,7 +223,17 @@ def _read_endpoints(endpoints: object, wire: str) -> tuple[set[str], list[Target
         plain = given.removeprefix(_ERLANG) if isinstance(given, str) else given
         wires.add(wire if plain == given else "erlang")
         targets.append(Target(Endpoint.parse(plain)))
+    if len(targets) > 1:  # where there is no choice nothing changes, and callers hear of failures themselves
+        for target in targets:
+            target.breaker = Breaker(partial(_tell, target.endpoint.url))
     return wires, targets
+
+
+def _tell(url: str, state: State) -> None:
+    if state is State.OPEN:
+        log.warning("%s fails, and is left alone for a while: calls go to others", url)
+    else:
+        log.info("%s answers again", url)
 
 
 def _listed(endpoints: object) -> Iterable[object]:

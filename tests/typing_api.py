@@ -116,6 +116,7 @@ def a_blocking_client() -> None:
         value: int = client.call("tasks", "add", 1, y=2)
         assert_type(client.gather(("tasks", "add", [1, 2]), ("math", "sqrt", [value])), list[Any])
         assert_type(client.counters(), dict[str, int])
+        assert_type(client.endpoints(), list[dict[str, Any]])
         assert_type(client.module("tasks"), backwater.Module)
     backwater.Client(ipaddress.ip_address("::1"), b"secret" * 4)
     backwater.call(("host", b"secret" * 4), "tasks", "add", [1, 2], timeout=3)

@@ -9,13 +9,15 @@ what went wrong. It says what is safe to repeat:
 * refused, and the refusal is one that passes (busy, shutting down, clocks apart): again;
 * anything else is final.
 
+Where there is a choice, endpoints that fail are left alone for a while (`breakers`).
+
 Rule: no clock, no dice, no socket: `clock` and `dice` are given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -34,7 +36,9 @@ from backwater_tornado.errors import (
 )
 from backwater_tornado.options import ClientOptions, Endpoint
 
+from .breakers import Breaker
 from .codec import codec_for
+from .patience import Patience
 from .problems import PROBLEM_VALUES, rebuild
 
 
@@ -53,8 +57,10 @@ class Target:
     endpoint: Endpoint
     #: Seconds to add to our clock to get the server's.
     offset: float = 0.0
-    #: Not to be tried before this moment of `clock`, while there are others.
-    down_until: float = 0.0
+    #: Whether it is asked while there are others.
+    breaker: Breaker = field(default_factory=Breaker)
+    #: How long polls may wait there.
+    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +75,8 @@ class Outgoing:
     deadline: float
     idempotent: bool = False
     traceparent: str | None = None
+    #: The function may wait so long before it answers, seconds: it is a poll.
+    waits: float = 0.0
     #: Since when an attempt may have reached the server.
     sent_since: float | None = None
     #: The key that signed the first attempt, and signs the others: the server remembers calls by key.
@@ -120,6 +128,7 @@ def call_flow(
         attempt = course.begin()
         try:
             answer: Answer = yield attempt
+            course.note_answer(answer)
             if answer.status == 200:
                 return answer
             failure = (problem or decode_problem)(answer)
@@ -152,7 +161,7 @@ class _Course:
         self._skewed = 0
         self._began = 0.0
         self._failure: CallFailed | None = None
-        self._at = _next_up(targets, int(dice() * len(targets)) if options.spread else 0, clock())
+        self._at = self._next_up(int(dice() * len(targets)) if options.spread else 0, clock())
 
     def begin(self) -> Attempt:
         """The next attempt; raises what the caller is told when the time is over."""
@@ -168,6 +177,7 @@ class _Course:
         """How long to wait before the next attempt; raises what the caller is told when there is none."""
         call, options = self._call, self._options
         self._failure = failure
+        self._note_failure(failure)
         # Replayed: the network delivered the request twice, and the other copy may run.
         if isinstance(failure, OutcomeUnknown | Unverified | Replayed) and call.sent_since is None:
             call.sent_since = self._began
@@ -180,10 +190,8 @@ class _Course:
             raise _ended(failure, call)
         pause = 0.0 if silent else _pause(failure, self._attempts - self._silent, options, self._dice)
         now = self._clock()
-        if isinstance(failure, Unreachable):
-            self._targets[self._at].down_until = now + options.max_backoff
         if (call.sent_since is None or call.idempotent) and _elsewhere(failure):
-            another = _next_up(self._targets, (self._at + 1) % len(self._targets), now)
+            another = self._next_up((self._at + 1) % len(self._targets), now)
             # Each endpoint is tried once without a pause; after that the trouble is more than one endpoint's.
             if another != self._at and self._attempts < len(self._targets):
                 pause = 0.0
@@ -192,14 +200,37 @@ class _Course:
             raise _timed_out(failure, call, self._attempts)
         return pause
 
+    def note_answer(self, answer: Answer) -> None:
+        """What a verified answer tells of its endpoint; one that has no time for us has not answered, really."""
+        target = self._targets[self._at]
+        if answer.status != 503:
+            target.breaker.note_answer()
+            if self._call.waits:
+                target.patience.note_life(self._clock() - self._began)
 
-def _next_up(targets: Sequence[Target], at: int, now: float) -> int:
-    """The first target from `at` on that is not known to be down; `at` when all are."""
-    for step in range(len(targets)):
-        candidate = (at + step) % len(targets)
-        if targets[candidate].down_until <= now:
-            return candidate
-    return at
+    def _note_failure(self, failure: CallFailed) -> None:
+        """What a failure tells of the endpoint. Silence tells something of polls only: other functions take long."""
+        silent = isinstance(failure, OutcomeUnknown) and failure.silent
+        if not failure.retryable or not _elsewhere(failure) or isinstance(failure, Unverified):
+            return
+        call, target, now, options = self._call, self._targets[self._at], self._clock(), self._options
+        if call.waits or not silent:
+            rest = options.endpoint_rest, options.max_endpoint_rest
+            unreachable = isinstance(failure, Unreachable)
+            target.breaker.note_failure(self._began, now, rest, self._dice(), unreachable=unreachable)
+        if call.waits and isinstance(failure, OutcomeUnknown) and not silent:
+            target.patience.note_death(self._began, call.waits, now)
+
+    def _next_up(self, at: int, now: float) -> int:
+        """The first target from `at` on that its breaker lets us ask; when none does, the one that comes next."""
+        if len(self._targets) == 1:
+            return 0
+        order = [(at + step) % len(self._targets) for step in range(len(self._targets))]
+        longest = self._options.connect_timeout + self._options.recv_timeout
+        for candidate in order:
+            if self._targets[candidate].breaker.admit(now, longest):
+                return candidate
+        return min(order, key=lambda candidate: self._targets[candidate].breaker.retry_at)
 
 
 def _elsewhere(failure: CallFailed) -> bool:

@@ -9,7 +9,7 @@ Messages travel packed, as one binary: reading them then costs a tenth of what i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from backwater_tornado.broker.values import (
@@ -45,10 +45,18 @@ class Ask(Generic[T]):
     returns: Any
     #: The answer comes as one binary, and is of this type within it.
     packed: bool = False
-    #: The broker may wait so many seconds before it answers.
+    #: The broker may wait so many seconds before it answers; and which of `args` says so.
     wait: float = 0.0
+    wait_at: int = 0
     #: Seconds for it with all attempts; None: as long as its sender gives to any.
     within: float | None = None
+
+    def waiting(self, longest: float) -> Ask[T]:
+        """The same, and the broker may wait no longer than that."""
+        if self.wait <= longest:
+            return self
+        args = tuple(longest if at == self.wait_at else each for at, each in enumerate(self.args))
+        return replace(self, wait=longest, args=args)
 
 
 def publish(publications: Sequence[Publication], joins: Sequence[Join] = ()) -> Ask[list[Published]]:
@@ -59,7 +67,7 @@ def publish(publications: Sequence[Publication], joins: Sequence[Join] = ()) -> 
 
 def receive(session: str, poll: Poll, wait: float) -> Ask[Batch]:
     """The next messages of a session, within `wait` seconds."""
-    return Ask("receive", (session, poll, wait, True), Batch, packed=True, wait=wait)
+    return Ask("receive", (session, poll, wait, True), Batch, packed=True, wait=wait, wait_at=2)
 
 
 def settle(session: str, settlements: Sequence[Settlement]) -> Ask[list[SettleState]]:
@@ -89,7 +97,7 @@ def close_session(session: str) -> Ask[None]:
 
 def results(ids: Sequence[str], wait: float = 0.0, within: float | None = None) -> Ask[list[Result | None]]:
     """The last known of each; with `wait`, as soon as one of them is final."""
-    return Ask("results", (list(ids), wait), list[Result | None], wait=wait, within=within)
+    return Ask("results", (list(ids), wait), list[Result | None], wait=wait, within=within, wait_at=1)
 
 
 def forget(ids: Sequence[str]) -> Ask[None]:

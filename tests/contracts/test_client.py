@@ -519,6 +519,36 @@ def test_a_server_that_is_down_is_passed_over(connect: Connect, server: RunningS
     assert client.client.counters()["retries"] == 1
 
 
+def test_an_endpoint_that_fails_is_left_alone_until_it_answers_again(
+    connect: Connect, server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "backwater.client")
+    with FaultyProxy("127.0.0.1", 1) as proxy:  # nobody is behind it
+        client = connect([f"http://127.0.0.1:{proxy.port}", server.url], timeout=20.0, endpoint_rest=30.0)
+        idempotent = client.client.with_options(idempotent=True)
+        for number in range(8):
+            assert client.using(lambda _: idempotent.call("functions", "add", number)) == number  # noqa: B023
+        first, second = client.client.endpoints()
+        assert (first["state"], second["state"], second["failures"]) == ("open", "closed", 0)
+        assert first["failures"] < 8
+        assert 10 < first["retry_in"] <= 30
+        proxy.upstream = "127.0.0.1", server.port
+        client.client._session.targets[0].breaker.retry_at = 0.0  # its rest is over
+        for number in range(3):
+            assert client.using(lambda _: idempotent.call("functions", "add", number)) == number  # noqa: B023
+        assert [each["state"] for each in client.client.endpoints()] == ["closed", "closed"]
+        told = [record.levelname for record in caplog.records if str(proxy.port) in record.message]
+        assert told == ["WARNING", "INFO"]
+
+
+def test_one_endpoint_alone_is_asked_however_often_it_has_failed(connect: Connect, server: RunningServer) -> None:
+    with FaultyProxy("127.0.0.1", server.port, Script([CUT_BEFORE_REQUEST] * 6)) as proxy:
+        client = connect(f"http://127.0.0.1:{proxy.port}", timeout=20.0, endpoint_rest=30.0)
+        idempotent = client.client.with_options(idempotent=True)
+        assert client.using(lambda _: idempotent.call("functions", "add", 1)) == 1
+        assert client.client.endpoints()[0]["state"] == "closed"
+
+
 def test_calls_are_spread_over_endpoints(connect: Connect, server: RunningServer, functions: Functions) -> None:
     with running_server({"functions": functions}, server.secret) as second:
         seen: list[set[int]] = []

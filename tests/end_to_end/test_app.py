@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,6 +177,25 @@ def test_a_group_and_a_chain_are_sent_and_their_results_got(app: backwater.App, 
     assert read_headers(delivery.message).inputs == last.parent.id
     hand.say(delivery, succeeded(7))
     assert last.get(timeout=5) == 7
+
+
+def test_polls_wait_no_longer_than_the_way_allows(broker: RunningBroker, app: backwater.App) -> None:
+    async def poll() -> list[Any]:
+        async with backwater.AsyncApp(broker.url, broker.secret) as other:
+            allow_only(other, 0.05)
+            return await other.ask(asks.results(["nobodys"], 6.0))
+
+    def allow_only(one: Any, seconds: float) -> None:
+        (target,) = one._client._session.targets
+        for now in (time.monotonic() - 10.0, time.monotonic()):
+            target.patience.note_death(now - 2.0, 6.0, now)
+        target.patience.limit = seconds
+
+    allow_only(app, 0.05)
+    began = time.monotonic()
+    assert app.ask(asks.results(["nobodys"], 6.0)) == asyncio.run(poll()) == [None]
+    assert time.monotonic() - began < 4.0
+    assert app._client.endpoints()[0]["longest_wait"] == 0.05
 
 
 def test_ten_thousand_are_sent_in_portions_and_arrive_in_order(app: backwater.App, hand: Hand) -> None:

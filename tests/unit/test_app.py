@@ -111,9 +111,9 @@ def test_ids_cannot_be_guessed() -> None:
 
 def test_an_ask_has_the_time_to_send_beyond_what_the_broker_may_wait(kind: Any) -> None:
     app = kind(URL, SECRET, send_timeout=2)
-    assert app._timeout(asks.results(["1"])) == 2
-    assert app._timeout(asks.results(["1"], 6.0)) == 8
-    assert app._timeout(asks.results(["1"], 6.0, within=3.0)) == 3
+    assert app._options_for(asks.results(["1"]))["timeout"] == 2
+    assert app._options_for(asks.results(["1"], 6.0))["timeout"] == 8
+    assert app._options_for(asks.results(["1"], 6.0, within=3.0))["timeout"] == 3
 
 
 # Whom delay sends with -----------------------------------------------------------------------------------------------

@@ -67,6 +67,23 @@ def test_a_call_has_a_number_until_it_is_settled() -> None:
     assert session.stream.draw()[1] == attempt.call.number + 1
 
 
+def test_a_poll_says_how_long_it_waits_and_the_endpoint_that_is_asked_how_long_it_may() -> None:
+    session = Session(["a", "b"], OLD, {})
+    flow = session.calling("tasks", "add", [1], {}, CallOptions(waits=5.0))
+    assert next(flow).call.waits == 5.0
+    flow.close()
+    first, second = session.targets
+    for target, age in ((first, 2.0), (second, 4.0)):
+        for now in (99.0, 1e9):
+            target.patience.note_death(now - age, 6.0, now)
+    assert session.patience(6.0) == pytest.approx(1.6)
+    assert [each["longest_wait"] for each in session.endpoints()] == pytest.approx([1.6, 3.2])
+    first.breaker.note_failure(0.0, 0.0, (9.0, 9.0), 0.5, unreachable=True)
+    assert session.patience(6.0) == pytest.approx(3.2)
+    second.breaker.note_failure(0.0, 0.0, (9.0, 9.0), 0.5, unreachable=True)
+    assert session.patience(6.0) == pytest.approx(1.6)
+
+
 # Wires
 
 

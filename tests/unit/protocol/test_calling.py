@@ -26,6 +26,7 @@ from backwater_tornado.errors import (
     Unreachable,
 )
 from backwater_tornado.options import ClientOptions, Endpoint
+from backwater_tornado.protocol.breakers import State
 from backwater_tornado.protocol.calling import (
     Answer,
     Attempt,
@@ -65,11 +66,11 @@ class Life:
         self._fates: Iterator[object] = iter(fates)
         self._takes = takes
         self._dice: Callable[[], float] = more.pop("dice", lambda: 0.5)
-        self._options = ClientOptions(**{"backoff": 0.1, "max_backoff": 5.0, **more})
+        self.options = ClientOptions(**{"backoff": 0.1, "max_backoff": 5.0, **more})
 
     def run(self) -> Answer:
         """To its end."""
-        flow = call_flow(self.call, self.targets, self._options, lambda: self.now, self._dice)
+        flow = call_flow(self.call, self.targets, self.options, lambda: self.now, self._dice)
         try:
             step = next(flow)
             while True:
@@ -349,49 +350,134 @@ def test_what_is_between_the_two_stays_between_them(error: CallFailed) -> None:
     assert life.attempts == [0, 0]
 
 
+def opened(life: Life, *numbers: int) -> Life:
+    """With breakers that are open until 99, the first until 98."""
+    for number in numbers:
+        breaker = life.targets[number].breaker
+        breaker.note_failure(0.0, 0.0, (99.0 - (number == 0), 99.0), 1.0, unreachable=True)
+    return life
+
+
 def test_an_endpoint_that_is_down_is_passed_over_for_a_while() -> None:
     first = Life(Unreachable(), GOOD, targets=3)
     first.run()
-    assert [target.down_until for target in first.targets] == [5.0, 0.0, 0.0]
-    for now, begins in ((4.9, 1), (5.0, 0)):
+    assert [target.breaker.state for target in first.targets] == [State.OPEN, State.CLOSED, State.CLOSED]
+    for now, begins in ((0.7, 1), (0.75, 0), (0.8, 1)):
         life = Life(GOOD, targets=3, call=outgoing(deadline=100.0))
         life.targets, life.now = first.targets, now
-        life.run()
-        assert life.attempts == [begins]
+        flow = call_flow(life.call, life.targets, life.options, lambda: life.now, lambda: 0.5)  # noqa: B023
+        attempt = next(flow)
+        assert isinstance(attempt, Attempt)
+        assert first.targets.index(attempt.target) == begins
 
 
-def test_only_an_endpoint_that_cannot_be_reached_is_down() -> None:
-    life = Life(lost("no"), refusal(Overloaded()), GOOD, targets=2)
+def test_how_long_it_is_left_alone_is_an_option() -> None:
+    life = Life(Unreachable(), GOOD, targets=2, endpoint_rest=10.0, max_endpoint_rest=8.0)
     life.run()
-    assert all(target.down_until == 0.0 for target in life.targets)
+    assert life.targets[0].breaker.retry_at == 6.0
+
+
+def test_an_endpoint_that_answers_again_is_asked_again() -> None:
+    life = opened(Life(GOOD, targets=2, call=outgoing(deadline=200.0)), 0)
+    life.now = 98.0
+    life.run()
+    assert (life.attempts, life.targets[0].breaker.state) == ([0], State.CLOSED)
+
+
+def test_refusals_are_answers_and_those_of_who_has_no_time_are_failures() -> None:
+    life = Life(*[refusal(Overloaded())] * 3, refusal(InvalidArguments()))
+    life.fails(InvalidArguments)
+    assert life.targets[0].breaker.state is State.CLOSED
+    life = Life(*[refusal(Overloaded())] * 3, max_attempts=3)
+    life.fails(Overloaded)
+    assert life.targets[0].breaker.state is State.OPEN
+
+
+@pytest.mark.parametrize("failure", [TLSFailed(), ResponseAltered(), refusal(SignatureStale()), ResponseUndecodable()])
+def test_what_no_other_endpoint_would_mend_is_not_counted(failure: object) -> None:
+    life = Life(*[failure] * 3, max_attempts=3)
+    with pytest.raises(CallFailed):
+        life.run()
+    assert life.targets[0].breaker.failures == 0
+
+
+def test_silence_says_nothing_where_a_function_may_take_long_and_everything_where_it_is_a_poll() -> None:
+    for waits, state in ((0.0, State.CLOSED), (6.0, State.OPEN)):
+        call = outgoing(deadline=100.0)
+        call.waits = waits
+        life = Life(*[lost("no", silent=True)] * 4, GOOD, call=call)
+        flow = call_flow(call, life.targets, life.options, lambda: 0.0, lambda: 0.5)
+        next(flow)
+        for _ in range(3):
+            flow.throw(lost("no", silent=True))
+        assert life.targets[0].breaker.state is state
+        assert life.targets[0].patience.limit is None
 
 
 def test_an_endpoint_is_known_to_be_down_even_when_the_call_ends_with_it() -> None:
     life = Life(Unreachable(), takes=11.0)
     life.fails(Unreachable)
-    assert life.targets[0].down_until == 16.0
+    assert life.targets[0].breaker.retry_at == 11.75
 
 
-def test_an_endpoint_that_is_down_is_asked_where_there_is_no_other() -> None:
-    life = Life(GOOD, targets=2)
-    for target in life.targets:
-        target.down_until = 99.0
+def test_where_all_are_down_the_one_that_is_due_first_is_asked() -> None:
+    for number, begins in ((0, [0]), (1, [0])):
+        life = opened(Life(GOOD, targets=2, spread=True, dice=lambda number=number: number / 2), 0, 1)
+        life.run()
+        assert life.attempts == begins
+
+
+def test_one_endpoint_alone_is_always_asked() -> None:
+    life = opened(Life(GOOD), 0)
     life.run()
     assert life.attempts == [0]
 
 
 def test_what_is_down_is_passed_over_on_the_way_to_another() -> None:
-    life = Life(Unreachable(), GOOD, targets=3)
-    life.targets[1].down_until = 99.0
+    life = opened(Life(Unreachable(), GOOD, targets=3), 1)
     life.run()
     assert life.attempts == [0, 2]
 
 
 def test_a_busy_endpoint_is_left_alone_for_a_while_where_all_others_are_down() -> None:
-    life = Life(refusal(Overloaded()), GOOD, targets=2)
-    life.targets[1].down_until = 99.0
+    life = opened(Life(refusal(Overloaded()), GOOD, targets=2), 1)
     life.run()
     assert (life.attempts, life.pauses) == ([0, 0], [0.05])
+
+
+# Polls
+
+
+def polled(*fates: object, takes: float) -> Life:
+    """A poll that may wait 6 s."""
+    call = outgoing(deadline=100.0)
+    call.waits = 6.0
+    return Life(*fates, takes=takes, call=call, backoff=0.0)
+
+
+def test_polls_that_die_at_the_same_age_tell_how_long_they_may_wait() -> None:
+    life = polled(lost("no"), lost("no"), GOOD, takes=4.0)
+    life.run()
+    assert life.targets[0].patience.limit == pytest.approx(3.2)
+
+
+def test_one_that_is_answered_later_tells_that_they_may() -> None:
+    life = polled(lost("no"), lost("no"), takes=4.0)
+    flow = call_flow(life.call, life.targets, life.options, lambda: life.now, lambda: 0.0)
+    next(flow)
+    for seconds, fate in ((4.0, lost("no")), (4.0, lost("no")), (5.9, None)):
+        life.now += seconds
+        if fate is not None:
+            flow.throw(fate)
+    with pytest.raises(StopIteration):
+        flow.send(GOOD)
+    assert life.targets[0].patience.limit is None
+
+
+def test_other_calls_tell_nothing_of_polls() -> None:
+    life = Life(lost("no"), lost("no"), GOOD, takes=4.0, call=outgoing(deadline=100.0))
+    life.run()
+    assert life.targets[0].patience.limit is None
 
 
 # Answers

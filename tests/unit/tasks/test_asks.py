@@ -101,6 +101,10 @@ def test_the_schedule_is_written_read_and_emptied() -> None:
 
 def test_what_waits_at_the_broker_says_so() -> None:
     assert asks.receive("s", Poll((), 1), 5.0).wait == asks.results(["1"], 5.0).wait == 5.0
+    for ask in (asks.receive("s", Poll((), 1), 5.0), asks.results(["1"], 5.0)):
+        assert ask.waiting(6.0) is ask
+        shorter = ask.waiting(2.5)
+        assert (shorter.wait, shorter.args) == (2.5, tuple(2.5 if each == 5.0 else each for each in ask.args))
     assert (asks.results(["1"], 5.0, 7.0).within, asks.results(["1"]).within) == (7.0, None)
 
 
