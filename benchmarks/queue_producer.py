@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 
 import measures
-from queue_rivals.contract import Awaiting, Blocking
+from queue_rivals.contract import Awaiting, Blocking, record
 
 #: Tasks in one call of a rival's bulk API.
 CHUNK = 1000
@@ -32,7 +32,8 @@ LAST = 8
 class Order:
     """What to do, for `seconds` at most.
 
-    `one` by one, by a `crowd` at once, in `bulk`, round `trips`, or see that all is `settled`.
+    `one` by one, by a `crowd` at once, in `bulk`, round `trips`, `records` and their results, or see that all is
+    `settled`, or `accepted` by the broker.
     """
 
     do: str
@@ -79,6 +80,20 @@ class Producer:
             self.rival.wait(self.rival.send())
             latencies.append(time.perf_counter_ns() - began)
         return latencies
+
+    def records(self, order: Order) -> list[int]:
+        """Tasks with arguments, one by one, and then all their results."""
+        send = self.rival.send_record
+        assert send is not None
+        for result in [send(record(number)) for number in range(order.count)]:
+            self.rival.wait(result)
+        return []
+
+    def accepted(self, order: Order) -> list[int]:
+        """The broker has all that was sent."""
+        if self.rival.accepted is not None:
+            self.rival.accepted()
+        return []
 
     def settled(self, order: Order) -> list[int]:
         """The results of the last are there."""

@@ -27,7 +27,7 @@ from queue_rivals.contract import Rival
 from queue_services import SERVICES, Program, Site
 
 #: Seconds that a worker may take to start and run its first task.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,14 @@ class Wire:
 class Fleet:
     """The rivals that can run here, and the one service that is shared by all visits."""
 
-    def __init__(self, names: list[str], venvs: Path) -> None:
-        self.venvs = venvs
+    def __init__(self, names: list[str], venvs: Path, rivals: Mapping[str, Rival] = RIVALS) -> None:
+        self.venvs, self.rivals = venvs, rivals
         self.problems: dict[str, str] = {}
         self.shared: dict[str, Site] = {}
         self.names = [name for name in names if self._installed(name)]
 
     def _installed(self, name: str) -> bool:
-        rival = RIVALS[name]
+        rival = self.rivals[name]
         absent = queue_services.missing(rival.service)
         if absent is None and not self.python(rival).exists():
             absent = f"{', '.join(LIBRARIES[rival.library])} (benchmarks/queues.py --install {self.venvs})"
@@ -149,8 +149,8 @@ class Fleet:
 class Stage:
     """A rival with its service and its producer; workers come and go."""
 
-    def __init__(self, name: str, python: Path, site: Site, marks: Path) -> None:
-        self.name, self.rival, self.python, self.site, self.marks = name, RIVALS[name], python, site, marks
+    def __init__(self, name: str, rival: Rival, python: Path, site: Site, marks: Path) -> None:
+        self.name, self.rival, self.python, self.site, self.marks = name, rival, python, site, marks
         self.producer = self.produce(site.url)
 
     def environment(self, url: str) -> dict[str, str]:
@@ -158,6 +158,7 @@ class Stage:
         return {
             "BENCHMARK_MARKS": str(self.marks),
             "BENCHMARK_SECRET": str(self.site.secret),
+            "BENCHMARK_SETTINGS": self.rival.settings,
             "BENCHMARK_URL": url,
             "PYTHONPATH": str(HERE),
         }
@@ -187,7 +188,7 @@ class Stage:
 
     def order(self, do: str, count: int, seconds: float = 120) -> dict[str, Any]:
         """Tell the producer."""
-        return self.producer.ask(json.dumps({"do": do, "count": count, "seconds": seconds}), seconds + 60)
+        return tell(self.producer, do, count, seconds)
 
     def ran(self) -> int:
         """Tasks that have run since the marks were emptied."""
@@ -237,8 +238,9 @@ class Stage:
 def staged(fleet: Fleet, name: str) -> Iterator[Stage]:
     """A rival with a service and a producer."""
     marks = tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)  # noqa: SIM115
-    with marks, fleet.site(RIVALS[name]) as site:
-        stage = Stage(name, fleet.python(RIVALS[name]), site, Path(marks.name))
+    rival = fleet.rivals[name]
+    with marks, fleet.site(rival) as site:
+        stage = Stage(name, rival, fleet.python(rival), site, Path(marks.name))
         try:
             yield stage
         finally:
@@ -321,6 +323,11 @@ def _bytes(link: Link, port: int, count: int, work: Callable[[], object]) -> tup
     time.sleep(0.05)
     up, down = link.counts()[port]
     return up / count, down / count
+
+
+def tell(producer: Process, do: str, count: int, seconds: float) -> dict[str, Any]:
+    """Have a producer do something; gives its answer."""
+    return producer.ask(json.dumps({"do": do, "count": count, "seconds": seconds}), seconds + 60)
 
 
 def say(text: str) -> None:

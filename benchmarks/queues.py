@@ -76,7 +76,7 @@ def plan(chosen: argparse.Namespace) -> Plan:
 def versions(fleet: Fleet) -> dict[str, list[str]]:
     """What pip finds in each environment."""
     found = {}
-    for library in sorted({RIVALS[name].library for name in fleet.names}):
+    for library in sorted({fleet.rivals[name].library for name in fleet.names}):
         python = str(fleet.venvs / library / "bin" / "python") if library else sys.executable
         command = [python, "-m", "pip", "list", "--format", "freeze", "--disable-pip-version-check"]
         found[library or "ours"] = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from queue_rivals.contract import Rival
 
 #: What is installed for each library, in a virtual environment of its own (arq wants an older redis than the others).
@@ -70,6 +72,7 @@ RIVALS: dict[str, Rival] = {
         library="celery",
         service="rabbitmq",
         worker=("{bin}/celery", "-A", "{module}", "worker", "-c", "1", "-l", "WARNING"),
+        confirms=False,
         bulk="one producer",
         guarantee="persistent messages, but publishing waits for nothing: what is on the way is lost in a cut or crash;"
         " acks before it runs: a worker killed loses what runs; results are not persistent",
@@ -132,10 +135,10 @@ RIVALS: dict[str, Rival] = {
 }
 
 
-def chosen(names: str) -> list[str]:
+def chosen(names: str, rivals: Mapping[str, Rival] = RIVALS) -> list[str]:
     """Those of a comma-separated list, all of an empty one. Raises ValueError of an unknown name."""
-    wanted = [name.strip() for name in names.split(",") if name.strip()] or list(RIVALS)
-    unknown = [name for name in wanted if name not in RIVALS]
+    wanted = [name.strip() for name in names.split(",") if name.strip()] or list(rivals)
+    unknown = [name for name in wanted if name not in rivals]
     if unknown:
         raise ValueError(f"no such variant: {', '.join(unknown)}")
     return wanted

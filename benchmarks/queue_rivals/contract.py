@@ -1,17 +1,20 @@
 """What a rival is: how its worker is started, and how its users enqueue a task and get its result.
 
 Rule: every rival does the same work. The task writes one byte to a file, so that its having run can be counted without
-the broker, and gives 1; the result is kept; each rival runs at its own defaults. The table of rivals imports nothing of
-theirs: their modules are imported by their own Python, in the producer and in the worker.
+the broker, and gives 1; the result is kept; each rival runs at its own defaults, or with the settings that are named.
+The table of rivals imports nothing of theirs: their modules are imported by their own Python, in the producer and in
+the worker.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import random
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 #: What a rival needs to run: started anew for each visit, but RabbitMQ, which takes too long to start.
 Service = Literal["redis", "rabbitmq", "file", "ours"]
@@ -30,6 +33,9 @@ class Rival:
             for `import`, `{url}` the service's address, `{secret}` the file of the secret.
         bulk: how its users enqueue many.
         guarantee: what is safe, and what is lost when.
+        settings: what its module sets beside its defaults, by a name of its own.
+        results: whether results are kept.
+        confirms: whether the broker has the task, or the sender's disk, when sending returns.
         ours: it is the library under test.
     """
 
@@ -40,6 +46,9 @@ class Rival:
     worker: tuple[str, ...]
     bulk: str
     guarantee: str
+    settings: str = ""
+    results: bool = True
+    confirms: bool = True
     ours: bool = False
 
 
@@ -48,12 +57,16 @@ class Blocking:
     """A producer that blocks. `ready` tells whether a result can be had by now.
 
     It is None where the result is written before the next task begins, so that a full count of runs says it all.
+    `send_record` sends the task with the arguments of a `record`. `accepted` waits until the broker has all that was
+    sent; it is None where sending does.
     """
 
     send: Callable[[], Any]
     send_many: Callable[[int], Sequence[Any]]
     wait: Callable[[Any], object]
     ready: Callable[[Any], bool] | None
+    send_record: Callable[[Sequence[Any]], Any] | None = None
+    accepted: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,3 +93,33 @@ def _marks() -> int:
 def url() -> str:
     """Where the service is."""
     return os.environ["BENCHMARK_URL"]
+
+
+def settings() -> str:
+    """What was asked for beside the defaults."""
+    return os.environ["BENCHMARK_SETTINGS"]
+
+
+def record(number: int) -> list[Any]:
+    """Ten arguments of about 300 bytes, as a shop might have them: no two are alike."""
+    draw = random.Random(number)
+    name, street = (" ".join(draw.sample(_WORDS, count)) for count in (2, 3))
+    return [
+        100_000 + number,
+        f"{draw.getrandbits(128):032x}",
+        name.title(),
+        f"{name.replace(' ', '.')}{draw.randrange(1000)}@example.{draw.choice(('com', 'org', 'net'))}",
+        f"{draw.randrange(1, 200)} {street.title()}",
+        f"2026-{draw.randrange(1, 13):02}-{draw.randrange(1, 29):02}T{draw.randrange(24):02}:00:00Z",
+        [[f"{draw.getrandbits(48):012x}", draw.randrange(1, 9), draw.randrange(100, 99_999)] for _ in range(3)],
+        draw.random() < 0.5,
+        round(draw.uniform(1, 2000), 2),
+        " ".join(draw.choices(_WORDS, k=6)),
+    ]
+
+
+_WORDS: Final = re.findall(
+    r"\w+",
+    "amber basin cedar delta ember fjord grove harbour island juniper kestrel lagoon meadow north orchard prairie quarry"
+    " ridge summit thicket umber valley willow yarrow zephyr anchor bridge canal dune estuary",
+)

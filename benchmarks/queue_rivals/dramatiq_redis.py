@@ -1,4 +1,4 @@
-"""dramatiq with its Redis broker and Redis results."""
+"""dramatiq with its Redis broker and Redis results, as it comes or with a lost worker found in ten seconds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 from dramatiq.results.errors import ResultMissing
 
-from queue_rivals.contract import Blocking, run, url
+from queue_rivals.contract import Blocking, run, settings, url
 
-broker = RedisBroker(url=url())
+#: Milliseconds, and percent of the commands that look after lost workers.
+SETTINGS: dict[str, dict[str, Any]] = {"": {}, "reliable": {"heartbeat_timeout": 10_000, "maintenance_chance": 20}}
+broker = RedisBroker(url=url(), **SETTINGS[settings()])
 broker.add_middleware(Results(backend=RedisBackend(url=url())))
 dramatiq.set_broker(broker)
 
@@ -21,6 +23,12 @@ dramatiq.set_broker(broker)
 @dramatiq.actor(store_results=True)
 def noop() -> int:
     """The task."""
+    return run()
+
+
+@dramatiq.actor(store_results=True)
+def order(*arguments: Any) -> int:
+    """The same with arguments."""
     return run()
 
 
@@ -47,4 +55,5 @@ def producer() -> Blocking:
         send_many=send_many,
         wait=lambda message: message.get_result(block=True, timeout=30_000),
         ready=ready,
+        send_record=lambda record: order.send(*record),
     )
