@@ -120,6 +120,6 @@ def record(number: int) -> list[Any]:
 
 _WORDS: Final = re.findall(
     r"\w+",
-    "amber basin cedar delta ember fjord grove harbour island juniper kestrel lagoon meadow north orchard prairie quarry"
-    " ridge summit thicket umber valley willow yarrow zephyr anchor bridge canal dune estuary",
+    "amber basin cedar delta ember fjord grove harbour island juniper kestrel lagoon meadow north orchard prairie"
+    " quarry ridge summit thicket umber valley willow yarrow zephyr anchor bridge canal dune estuary",
 )
