@@ -81,7 +81,7 @@ TABLE: Mapping[str, May] = {
     "metrics": May("errors broker.values", "tornado prometheus_client", IMPURE.replace(" socket", "")),
     "broker.sqlite_file": May("errors", never="time random secrets uuid asyncio socket logging"),
     "broker.sqlite_store": May("errors broker", "msgspec", never="time random secrets uuid asyncio socket logging"),
-    "broker.group_commit": May("errors", never="time os random secrets uuid socket logging"),
+    "broker.group_commit": May("errors", never="os random secrets uuid socket logging"),
     "tasks": May("errors broker.bounds broker.values protocol.codec tasks", "msgspec", never=IMPURE),
     "tasks.outcomes": May("errors broker.values protocol.codec protocol.problems tasks", never=IMPURE),
     "tasks.task": May("errors marks results tasks", never=IMPURE),

@@ -1,20 +1,24 @@
 """Many callers, one commit: what waits at the same moment shares a transaction.
 
-A sync to disk costs a hundred times what an operation does. So a single thread takes all operations that wait, runs
-them in the order of their arrival within one transaction of the store, commits once, and only then gives the answers.
-Nobody waits longer than without it: what arrives during a commit is the next transaction.
+A sync to disk costs a hundred times what an operation does. So all operations that wait are run in the order of their
+arrival within one transaction of the store, which is committed once, and only then they have their answers. Nobody
+waits longer than without it: what arrives during a commit is the next transaction.
+
+Waking a thread and being woken by it takes longer than a small transaction on a good disk. So a transaction runs on
+the loop itself as long as the last one was quick, and in a thread when that was not: on a slow disk, and where many
+operations come, the loop goes on meanwhile.
 
 Rules: an operation that raises has done nothing and disturbs no other; when the commit fails, all of its operations
-have failed. What was accepted is done, whether or not its caller still waits for the answer.
+have failed. What was accepted is done, whether or not its caller still waits for the answer. One transaction at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections import deque
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, TypeVar
 
@@ -24,6 +28,8 @@ T = TypeVar("T")
 
 #: Operations that wait at most; further callers wait for room.
 LIMIT: Final = 10_000
+#: A transaction of so many seconds holds up the loop for no longer than a larger request does.
+QUICK: Final = 0.005
 
 
 class Grouping(Protocol):
@@ -63,21 +69,36 @@ class _Waiting:
 
 
 class GroupCommit:
-    """The one thread that writes to a store, for the callers of one event loop.
+    """Who writes to a store, for the callers of one event loop.
 
     Args:
         store: nobody else writes to it while this is open.
         limit: how many operations may wait.
+        quick: a transaction that takes no longer, in seconds, may hold up the loop.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, store: Grouping, *, limit: int = LIMIT) -> None:
+    def __init__(
+        self,
+        store: Grouping,
+        *,
+        limit: int = LIMIT,
+        quick: float = QUICK,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store: Final = store
         self._room: Final = asyncio.Semaphore(limit)
-        self._wake: Final = threading.Condition()
-        self._waiting: deque[_Waiting] = deque()
+        self._quick: Final = quick
+        self._clock: Final = clock
+        self._waiting: list[_Waiting] = []
+        self._thread: Final = ThreadPoolExecutor(1, "backwater-store")
+        #: What the last transaction took, seconds.
+        self._took = float("inf")
+        #: A turn is due, or a transaction goes on.
+        self._busy = False
+        self._idle: Final = asyncio.Event()
+        self._idle.set()
         self._closing = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended: asyncio.Future[None] | None = None
 
     async def run(self, operation: Callable[[], T]) -> T:
         """Run an operation of the store; its answer comes when it is committed.
@@ -88,67 +109,58 @@ class GroupCommit:
             StorageFailed: the commit failed, or this is closed; and whatever the operation raises.
         """
         await self._room.acquire()
-        try:
-            waiting = _Waiting(operation, self._start().create_future())
-        except BaseException:
+        if self._closing:
             self._room.release()
-            raise
-        with self._wake:
-            self._waiting.append(waiting)
-            self._wake.notify()
+            raise StorageFailed("the store is closed")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(operation, loop.create_future())
+        self._waiting.append(waiting)
+        self._idle.clear()
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._turn, loop)  # what else comes in this turn of the loop goes along
         answer: T = await waiting.future
         return answer
 
     async def close(self) -> None:
         """Accept nothing more; returns when all that was accepted is answered."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        if self._ended is not None:
-            await asyncio.shield(self._ended)
+        self._closing = True
+        await self._idle.wait()
+        self._thread.shutdown(wait=False)
 
-    def _start(self) -> asyncio.AbstractEventLoop:
-        if self._closing:
-            raise StorageFailed("the store is closed")
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._ended = self._loop.create_future()
-            threading.Thread(target=self._write, name="backwater-store", daemon=True).start()
-        return self._loop
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin a transaction of all that waits."""
+        group, self._waiting = self._waiting, []
+        if self._took <= self._quick:
+            self._commit(group)
+            self._end(loop, group)
+        else:
+            self._thread.submit(self._commit, group).add_done_callback(lambda _: _tell(loop, self._end, loop, group))
 
-    def _write(self) -> None:
-        while group := self._next_group():
-            try:
-                with self._store.transaction():
-                    for waiting in group:
-                        waiting.run()
-            except Exception as exc:  # noqa: BLE001 - it is everybody's, whatever it is
-                _fail(group, exc)
-            self._tell(self._resolve, group)
-        self._tell(self._end)
+    def _commit(self, group: list[_Waiting]) -> None:
+        began = self._clock()
+        try:
+            with self._store.transaction():
+                for waiting in group:
+                    waiting.run()
+        except Exception as exc:  # noqa: BLE001 - it is everybody's, whatever it is
+            _fail(group, exc)
+        self._took = self._clock() - began
 
-    def _next_group(self) -> list[_Waiting]:
-        with self._wake:
-            while not self._waiting and not self._closing:
-                self._wake.wait()
-            group = list(self._waiting)
-            self._waiting.clear()
-            return group
-
-    def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop was closed: there is nobody left to be told
-            self._loop.call_soon_threadsafe(callback, *arguments)
-
-    def _resolve(self, group: list[_Waiting]) -> None:
+    def _end(self, loop: asyncio.AbstractEventLoop, group: list[_Waiting]) -> None:
         for waiting in group:
             self._room.release()
             waiting.resolve()
+        if self._waiting:
+            loop.call_soon(self._turn, loop)
+        else:
+            self._busy = False
+            self._idle.set()
 
-    def _end(self) -> None:
-        assert self._ended is not None
-        if not self._ended.done():
-            self._ended.set_result(None)
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop was closed: there is nobody left to be told
+        loop.call_soon_threadsafe(callback, *arguments)
 
 
 def _fail(group: list[_Waiting], exc: Exception) -> None:

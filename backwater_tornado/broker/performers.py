@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from .group_commit import GroupCommit, Grouping
+from .group_commit import QUICK, GroupCommit, Grouping
 from .store import Store
 
 T = TypeVar("T")
@@ -56,9 +56,9 @@ class Direct:
 class Grouped:
     """A `Performer` for a store on disk: what waits at the same moment shares a transaction, see `group_commit`."""
 
-    def __init__(self, store: GroupedStore) -> None:
+    def __init__(self, store: GroupedStore, quick: float = QUICK) -> None:
         self._store = store
-        self._group = GroupCommit(store)
+        self._group = GroupCommit(store, quick=quick)
 
     async def perform(self, operation: Callable[[Store], T]) -> T:
         """See `Performer`."""

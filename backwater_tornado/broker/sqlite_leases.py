@@ -207,7 +207,7 @@ class Leases:
             line.ready -= len(copies)
             line.leased += len(copies)
             line.delivered += len(copies)
-            self._rows.lease(line.name, copies, self._session)
+            self._rows.lease(copies, self._session)
         return taken
 
     # Settling

@@ -367,10 +367,8 @@ class Rows:
         times = copy.due, copy.expires, copy.keep_result
         self._written.append((copy.state, copy.rank, *times, copy.count, copy.token, copy.token, copy.seq))
 
-    def lease(self, queue: str, copies: Sequence[Copy], session: str) -> None:
-        """These, of one queue, are in a session's hands."""
-        if copies:
-            self._concern(queue)
+    def lease(self, copies: Sequence[Copy], session: str) -> None:
+        """These are in a session's hands; if that is forgotten with the power, they are handed out again."""
         self.db.executemany(_LEASE, [(copy.count, copy.token, session, copy.seq) for copy in copies])
 
     def begin_once(self, copy: Copy) -> None:

@@ -20,9 +20,10 @@ The life of a message in one queue::
   has gone (one among the dead has not), and as long as its result is kept: that long a repetition is a DUPLICATE, with
   the queues of the first.
 * **Batches** have at most `BATCH_BYTES`, or a single message.
-* **Leases** hang on sessions. The last batch of a session is repeated until a poll confirms it, without what was
-  settled meanwhile. A settlement with a token that has passed on is STALE, as is one by another session; one that was
-  done before is DONE again, for `remember` seconds, whoever repeats it.
+* **Leases** hang on sessions. No kill loses one, but it may be forgotten when the power fails: then its message is
+  handed out again, under another token. The last batch of a session is repeated until a poll confirms it, without what
+  was settled meanwhile. A settlement with a token that has passed on is STALE, as is one by another session; one that
+  was done before is DONE again, for `remember` seconds, whoever repeats it.
 * **Claims.** What comes back without a settlement has been begun, perhaps: so until it is handed out again, its last
   session may have it back, under its old token, by opening again. That is no delivery: it does not count, and neither
   a rate nor `max_running` nor a pause is in its way.

@@ -46,8 +46,10 @@ def log() -> Log:
 
 
 def run(log: Log, test: Callable[[GroupCommit], Awaitable[Any]], **options: Any) -> Any:
+    """With all transactions in a thread, unless it is said which are `quick`."""
+
     async def main() -> Any:
-        group = GroupCommit(log, **options)
+        group = GroupCommit(log, **{"quick": -1.0, **options})
         try:
             return await asyncio.wait_for(test(group), 30)
         finally:
@@ -93,6 +95,26 @@ def test_an_answer_comes_after_the_commit_only(log: Log) -> None:
         assert log.commits == [[1]]
 
     run(log, test)
+
+
+def test_one_that_is_quick_is_followed_by_one_on_the_loop_and_one_that_is_slow_by_one_in_a_thread(log: Log) -> None:
+    moments = iter([0.0, 0.5, 1.0, 1.5, 2.0, 2.6, 3.0, 3.1])
+
+    async def test(group: GroupCommit) -> list[str]:
+        return [await group.run(lambda: threading.current_thread().name.partition("_")[0]) for _ in range(4)]
+
+    named = ["backwater-store", "MainThread", "MainThread", "backwater-store"]
+    assert run(log, test, quick=0.5, clock=lambda: next(moments)) == named
+
+
+def test_on_the_loop_too_callers_of_one_moment_share_a_commit_and_one_that_fails_disturbs_no_other(log: Log) -> None:
+    async def test(group: GroupCommit) -> list[Any]:
+        calls = [lambda: log.write(1), lambda: fail(UnknownQueue("q")), lambda: log.write(2)]
+        return await asyncio.gather(*[group.run(call) for call in calls], return_exceptions=True)
+
+    first, failed, last = run(log, test, quick=float("inf"))
+    assert (first, type(failed), last) == (2, UnknownQueue, 4)
+    assert log.commits == [[1, 2]]
 
 
 def fail(error: BaseException) -> None:

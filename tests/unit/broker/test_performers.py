@@ -7,8 +7,9 @@ import threading
 from pathlib import Path
 
 from backwater_tornado.broker.broker import Broker
+from backwater_tornado.broker.performers import Grouped
+from backwater_tornado.broker.sqlite_store import SqliteStore
 from backwater_tornado.broker.store import Store
-from backwater_tornado.broker.stores import open_store
 from backwater_tornado.broker.values import Message, Outcome, Poll, Publication, Queue, Settlement, Verdict
 
 PATIENCE = 20
@@ -22,7 +23,7 @@ def test_who_asks_for_results_does_not_wait_for_what_is_being_written(tmp_path: 
         assert go_on.wait(PATIENCE)
 
     async def main() -> None:
-        performer = open_store(f"sqlite:{tmp_path}/broker.db")
+        performer = Grouped(SqliteStore(tmp_path / "broker.db"), quick=-1.0)
         broker = Broker(performer)
         await broker.declare([], [Queue("q")], [])
         await broker.open_session("w")
