@@ -33,7 +33,7 @@ INNER_TESTS = (
 )
 
 #: What the wheel is tried with on the Python that has run all tests on the source.
-EDGE_TESTS = ("tests/test_examples.py", "tests/test_exports.py")
+EDGE_TESTS = ("tests/test_exports.py", "tests/end_to_end/test_app.py", "tests/end_to_end/test_server.py")
 
 #: What another Python has little say in, tried once on the source: bytes that are given, long searches among them, and
 #: whole programs, made of what is tried by itself on each Python.

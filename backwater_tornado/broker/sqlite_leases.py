@@ -53,7 +53,7 @@ def _take_again(rows: Rows, session: str, claim: Sequence[int]) -> None:
         line = rows.there(copy.queue)
         line.ready -= 1
         line.leased += 1
-        rows.lease(copy.queue, [copy], session)
+        rows.lease([copy], session)
     # They are in no batch that may be repeated.
     seen = "UPDATE sessions SET batch = ?, confirmed = ? WHERE id = ? AND batch < ?"
     latest = max(left, default=0)
