@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -33,6 +34,8 @@ from .terminal import OK, complain, one_line
 #: How long a poll waits at the broker, the broker keeps a queue of which it does not hear, and the pause after a
 #: failure, seconds.
 WAIT, TTL, PAUSE = 5.0, 30.0, 1.0
+#: Seconds in which the broker is told that it ends.
+FAREWELL = 2.0
 #: Events in one answer, and events that wait for it at the broker; of more the oldest are dropped.
 MOST, MOST_WAITING = 500, 10_000
 
@@ -85,9 +88,9 @@ class Listening:
         return self._app.ask(asks.receive(self._session, poll, WAIT))
 
     def close(self) -> None:
-        """Have the broker drop the queue."""
+        """Have the broker drop the queue; where it cannot be asked, it does so by itself after a while."""
         with suppress(CallFailed):
-            self._app.ask(asks.close_session(self._session))
+            self._app.ask(replace(asks.close_session(self._session), within=FAREWELL))
 
 
 def listen(app: App, patterns: Sequence[str], *, as_json: bool) -> Iterator[WorkerEvent]:

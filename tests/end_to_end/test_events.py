@@ -142,7 +142,7 @@ def test_it_goes_on_when_the_broker_is_back(folder: Path) -> None:
     words = ("--store", "sqlite:broker.db", "--secret-file", "site.key")
     with Serving(folder, *words, command="broker") as broker:
         url = broker.url()
-        with tailing(folder, url, "--json", "--event", "succeeded") as tail:
+        with tailing(folder, url, "--json", "--event", "succeeded", "--max-attempts", "1") as tail:
             broker.process.kill()
             broker.ended()
             tail.wait_for("cannot be asked")
