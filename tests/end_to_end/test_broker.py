@@ -124,7 +124,7 @@ def test_what_is_published_through_a_bad_link_is_there_once(server: RunningServe
     """The connection is cut before the request, after it, or the answer is dropped, time and again."""
     script = Script([CUT_AFTER_REQUEST, DROP, CUT_BEFORE_REQUEST, PASS] * 20)
     with FaultyProxy("127.0.0.1", server.port, script) as proxy:
-        options: dict[str, Any] = {"recv_timeout": 2.5, "timeout": 40, "backoff": 0.005, "max_attempts": 50}
+        options: dict[str, Any] = {"recv_timeout": 0.5, "timeout": 40, "backoff": 0.005, "max_attempts": 50}
         with backwater.Client(f"http://127.0.0.1:{proxy.port}", PRODUCER, **options) as producer:
             states = [publish(producer, f"{number}")[0] for number in range(4)]
         assert set(states) <= {PublishState.ACCEPTED, PublishState.DUPLICATE}

@@ -166,7 +166,7 @@ def test_ids_that_begin_with_their_time_stand_in_its_order(store: SqliteStore, p
     ]
     others = ["g" * 32, "0" * 31, "0" * 33]
     store.publish([publication(name) for name in reversed(ids + others)], NOW)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db:
         found = [name for (name,) in db.execute("SELECT id FROM messages ORDER BY short") if name not in others]
     assert found == ids
     assert {it.state for it in store.publish([publication(name) for name in ids + others], NOW)[0]} == {

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,14 @@ def test_what_names_none_is_told(url: Any) -> None:
 
 
 def test_what_is_put_in_is_there_when_it_is_opened_again(path: Path, box: OutboxStore) -> None:
+    def ids_in_file() -> list[str]:
+        with closing(OutboxStore(path)) as other:
+            return ids(other)
+
     box.put([parcel("1"), parcel("2")])
-    assert ids(OutboxStore(path)) == ["1", "2"]
+    assert ids_in_file() == ["1", "2"]
     box.close()
-    assert ids(OutboxStore(path)) == ["1", "2"]
+    assert ids_in_file() == ["1", "2"]
     box.put([parcel("3")])  # it opens again by itself
     assert ids(box) == ["1", "2", "3"]
 
