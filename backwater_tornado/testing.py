@@ -1,6 +1,6 @@
-"""For tests of programs that use this package: a real server, broker or worker in a with-block.
+"""For tests of programs that use this package: a real server, broker or worker in a with-block; and a bad network.
 
-It runs on its own loop in a thread of this process, listens on a free port of 127.0.0.1, and speaks the true
+Each runs on its own loop in a thread of this process, listens on a free port of 127.0.0.1, and speaks the true
 protocol: encoding, signatures, limits and memory are those of production.
 """
 
@@ -18,6 +18,26 @@ from .app import AsyncApp
 from .broker_server import BrokerServer, start_broker
 from .errors import InvalidOption
 from .exposure import Exposure
+from .network_simulator.conditions import Conditions, Counts, Side, Stalls
+from .network_simulator.faults import (
+    CUT_AFTER_REQUEST,
+    CUT_BEFORE_REQUEST,
+    CUT_MID_RESPONSE,
+    DROP,
+    DUPLICATE,
+    DUPLICATE_ANSWERED,
+    PASS,
+    STALL_FOREVER,
+    TRUNCATE_REQUEST,
+    Fault,
+    Kind,
+    Mix,
+    Policy,
+    Script,
+    Seen,
+    stall,
+)
+from .network_simulator.network import BadNetwork
 from .server import Server, start_clear_server, start_tls_server
 from .worker.hooks import Hooks
 from .worker.line import SplitLink
@@ -26,6 +46,37 @@ from .worker.worker import Worker
 from .worker_plan import WorkPlan, queues_of
 from .worker_pools import make_pool
 from .worker_process import CLIENT, declare_missing
+
+__all__ = [
+    "CUT_AFTER_REQUEST",
+    "CUT_BEFORE_REQUEST",
+    "CUT_MID_RESPONSE",
+    "DROP",
+    "DUPLICATE",
+    "DUPLICATE_ANSWERED",
+    "PASS",
+    "STALL_FOREVER",
+    "TRUNCATE_REQUEST",
+    "BadNetwork",
+    "Clock",
+    "Conditions",
+    "Counts",
+    "Fault",
+    "Kind",
+    "Mix",
+    "Policy",
+    "RunningBroker",
+    "RunningServer",
+    "RunningWorker",
+    "Script",
+    "Seen",
+    "Side",
+    "Stalls",
+    "running_broker",
+    "running_server",
+    "running_worker",
+    "stall",
+]
 
 #: Seconds; how long a worker under test waits for what runs is said when it is stopped.
 _LONG = 3600.0

@@ -164,7 +164,10 @@ TABLE: Mapping[str, May] = {
         "errors options context exposure keyfiles protocol server client app results tasks broker_server worker.hooks"
     ),
     "erlang": May("errors options protocol.erlang", never=IMPURE),
-    "testing": May(f"{ALL_OF_OURS} broker_server worker worker_plan worker_pools worker_process", "tornado"),
+    "network_simulator": May("errors network_simulator", never="time os secrets uuid logging"),
+    "testing": May(
+        f"{ALL_OF_OURS} broker_server network_simulator worker worker_plan worker_pools worker_process", "tornado"
+    ),
     "fixtures": May("app tasks.current testing", "pytest", never="os random secrets uuid socket"),
     "loading": May("errors exposure", never=IMPURE.replace("os ", "")),
     "keyfiles": May("errors protocol.keys", never=IMPURE),

@@ -20,8 +20,17 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 import backwater_tornado as backwater
 from backwater_tornado import errors
-from backwater_tornado.testing import RunningServer, running_server
-from tests.faults.proxy import CUT_AFTER_REQUEST, CUT_BEFORE_REQUEST, DROP, PASS, FaultyProxy, Script, Seen
+from backwater_tornado.testing import (
+    CUT_AFTER_REQUEST,
+    CUT_BEFORE_REQUEST,
+    DROP,
+    PASS,
+    BadNetwork,
+    RunningServer,
+    Script,
+    Seen,
+    running_server,
+)
 
 
 @dataclass
@@ -400,7 +409,7 @@ def test_a_slow_call_holds_back_no_other(server: RunningServer, functions: Funct
 
 def test_the_server_answers_each_call_as_it_ends(server: RunningServer, functions: Functions) -> None:
     """Within one request of the blocking client, too: what was cut off later is not asked for again."""
-    with FaultyProxy("127.0.0.1", server.port) as proxy, ThreadPoolExecutor(1) as pool:
+    with BadNetwork("127.0.0.1", server.port, Script([])) as proxy, ThreadPoolExecutor(1) as pool:
         client = backwater.Client(f"http://127.0.0.1:{proxy.port}", server.secret, timeout=30.0)
         calls = [("functions", "wait"), *[("functions", "note", [number]) for number in range(10)]]
         gathering = pool.submit(client.gather, *calls)
@@ -475,7 +484,7 @@ def test_a_call_ends_at_its_deadline_while_others_hold_the_line(connect: Connect
 
 def test_a_call_ends_at_its_deadline_beside_a_patient_one(connect: Connect, server: RunningServer) -> None:
     """Both share a request, and the link is dead."""
-    with FaultyProxy("127.0.0.1", server.port, Script([], DROP)) as proxy:
+    with BadNetwork("127.0.0.1", server.port, Script([], DROP)) as proxy:
         client = connect(f"http://127.0.0.1:{proxy.port}", recv_timeout=8.0, timeout=20.0)
         if isinstance(client, Blocking):
             return  # its calls share no request but in a gather, where they have one deadline
@@ -496,7 +505,7 @@ def test_a_call_ends_at_its_deadline_beside_a_patient_one(connect: Connect, serv
 
 
 def test_a_lost_answer_is_asked_for_again(connect: Connect, server: RunningServer, functions: Functions) -> None:
-    with FaultyProxy("127.0.0.1", server.port, Script([CUT_AFTER_REQUEST, CUT_BEFORE_REQUEST, PASS])) as proxy:
+    with BadNetwork("127.0.0.1", server.port, Script([CUT_AFTER_REQUEST, CUT_BEFORE_REQUEST, PASS])) as proxy:
         client = connect(f"http://127.0.0.1:{proxy.port}", timeout=20.0)
         assert client.call("functions", "note", 1) == 1
     assert functions.noted == [1]
@@ -601,7 +610,7 @@ def test_a_gateways_trouble_is_waited_out(
     """As long as it asks for, and no longer."""
     head = b"HTTP/1.1 %d X\r\nRetry-After: %d\r\n" % (status, retry_after)
     gateway = Gateway(head + b"Content-Length: 2\r\nConnection: close\r\n\r\nno")
-    with FaultyProxy("127.0.0.1", gateway.port) as proxy:
+    with BadNetwork("127.0.0.1", gateway.port, Script([])) as proxy:
 
         def then_the_server(seen: Seen) -> Any:
             if seen.number == 1:

@@ -19,8 +19,7 @@ from backwater_tornado.broker.values import Batch, Delivery, Outcome, Poll, Queu
 from backwater_tornado.tasks import asks, current
 from backwater_tornado.tasks.messages import read_arguments, read_headers
 from backwater_tornado.tasks.outcomes import failed, progressed, succeeded
-from backwater_tornado.testing import RunningBroker, running_broker
-from tests.faults.proxy import (
+from backwater_tornado.testing import (
     CUT_AFTER_REQUEST,
     CUT_BEFORE_REQUEST,
     CUT_MID_RESPONSE,
@@ -28,9 +27,11 @@ from tests.faults.proxy import (
     DUPLICATE,
     PASS,
     TRUNCATE_REQUEST,
-    FaultyProxy,
+    BadNetwork,
     Mix,
+    RunningBroker,
     Script,
+    running_broker,
 )
 
 
@@ -333,12 +334,12 @@ def test_an_awaitable_application_does_the_same(broker: RunningBroker, hand: Han
 
 
 @pytest.fixture
-def through(broker: RunningBroker) -> Iterator[Callable[..., tuple[backwater.App, FaultyProxy]]]:
+def through(broker: RunningBroker) -> Iterator[Callable[..., tuple[backwater.App, BadNetwork]]]:
     """Makes an application whose way to the broker is a proxy with these faults."""
     opened: list[Any] = []
 
-    def make(policy: Any, **options: Any) -> tuple[backwater.App, FaultyProxy]:
-        proxy = FaultyProxy("127.0.0.1", broker.port, policy).__enter__()
+    def make(policy: Any, **options: Any) -> tuple[backwater.App, BadNetwork]:
+        proxy = BadNetwork("127.0.0.1", broker.port, policy).__enter__()
         app = backwater.App(f"http://127.0.0.1:{proxy.port}", broker.secret, **{"recv_timeout": 0.5, **options})
         opened.extend([app, proxy])
         return app, proxy
@@ -391,7 +392,7 @@ def test_a_broker_that_is_not_there_is_told(broker: RunningBroker) -> None:
 def test_waiting_goes_on_over_a_restart_of_the_broker(tmp_path: Path) -> None:
     store, secret = f"sqlite:{tmp_path}/broker.db", b"a secret over the restart"
     got: list[int] = []
-    with FaultyProxy("127.0.0.1", 1) as proxy:
+    with BadNetwork("127.0.0.1", 1, Script([])) as proxy:
         with running_broker(store, secret) as first, backwater.App(first.url, secret) as near:
             proxy.upstream = ("127.0.0.1", first.port)
             result = near.send(add.s(1, 2))

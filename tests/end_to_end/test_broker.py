@@ -36,8 +36,16 @@ from backwater_tornado.broker.values import (
 )
 from backwater_tornado.exposure import Exposed
 from backwater_tornado.protocol.keys import KeyRing, Scopes
-from backwater_tornado.testing import RunningServer, running_server
-from tests.faults.proxy import CUT_AFTER_REQUEST, CUT_BEFORE_REQUEST, DROP, PASS, FaultyProxy, Script
+from backwater_tornado.testing import (
+    CUT_AFTER_REQUEST,
+    CUT_BEFORE_REQUEST,
+    DROP,
+    PASS,
+    BadNetwork,
+    RunningServer,
+    Script,
+    running_server,
+)
 
 PRODUCER = backwater.Key(b"the secret of the producers", "producer", scopes=Scopes(consume=()))
 WORKER = backwater.Key(b"the secret of the workers of it", "worker", scopes=Scopes(publish=()))
@@ -123,7 +131,7 @@ def test_malformed_values_are_the_callers_fault(server: RunningServer) -> None:
 def test_what_is_published_through_a_bad_link_is_there_once(server: RunningServer) -> None:
     """The connection is cut before the request, after it, or the answer is dropped, time and again."""
     script = Script([CUT_AFTER_REQUEST, DROP, CUT_BEFORE_REQUEST, PASS] * 20)
-    with FaultyProxy("127.0.0.1", server.port, script) as proxy:
+    with BadNetwork("127.0.0.1", server.port, script) as proxy:
         options: dict[str, Any] = {"recv_timeout": 0.5, "timeout": 40, "backoff": 0.005, "max_attempts": 50}
         with backwater.Client(f"http://127.0.0.1:{proxy.port}", PRODUCER, **options) as producer:
             states = [publish(producer, f"{number}")[0] for number in range(4)]

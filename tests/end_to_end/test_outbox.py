@@ -21,8 +21,14 @@ import backwater_tornado as backwater
 from backwater_tornado.outbox.seat import Seat
 from backwater_tornado.tasks import asks, current
 from backwater_tornado.tasks.request import CURRENT_TASK, TaskContext, TaskRequest
-from backwater_tornado.testing import RunningBroker, running_broker, running_worker
-from tests.faults.proxy import CUT_BEFORE_REQUEST, FaultyProxy, Script
+from backwater_tornado.testing import (
+    CUT_BEFORE_REQUEST,
+    BadNetwork,
+    RunningBroker,
+    Script,
+    running_broker,
+    running_worker,
+)
 
 PATIENCE = 30.0
 
@@ -83,7 +89,7 @@ def test_what_is_sent_runs_and_its_result_comes_as_always(broker: RunningBroker,
 
 
 def test_sending_does_not_wait_for_a_link_that_is_down(url: str) -> None:
-    with FaultyProxy("127.0.0.1", 1, Script([], CUT_BEFORE_REQUEST)) as proxy:
+    with BadNetwork("127.0.0.1", 1, Script([], CUT_BEFORE_REQUEST)) as proxy:
         app = backwater.App(f"http://127.0.0.1:{proxy.port}", "a secret of sixteen", outbox=url, proxy="")
         result = add.delay(1, 2)
         proxy.wait_for(2)
@@ -122,7 +128,7 @@ def test_a_full_outbox_refuses(url: str) -> None:
 
 
 def test_it_rides_through_a_broker_that_comes_late(url: str) -> None:
-    with FaultyProxy("127.0.0.1", 1, Script([CUT_BEFORE_REQUEST] * 4)) as proxy, running_broker() as broker:
+    with BadNetwork("127.0.0.1", 1, Script([CUT_BEFORE_REQUEST] * 4)) as proxy, running_broker() as broker:
         proxy.upstream = ("127.0.0.1", broker.port)
         with backwater.App(f"http://127.0.0.1:{proxy.port}", broker.secret, outbox=url, proxy="") as app:
             results = [add.delay(number, 1) for number in range(20)]
@@ -306,7 +312,7 @@ def test_a_pipe_that_was_taken_away_is_told(
 
 
 def test_a_link_that_is_cut_time_and_again_loses_nothing(broker: RunningBroker, url: str) -> None:
-    proxy = FaultyProxy("127.0.0.1", broker.port)
+    proxy = BadNetwork("127.0.0.1", broker.port)
     with proxy, backwater.App(f"http://127.0.0.1:{proxy.port}", broker.secret, outbox=url, proxy="") as app:
         for number in range(60):
             add.delay(number, 1)

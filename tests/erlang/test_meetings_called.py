@@ -24,10 +24,17 @@ from backwater_tornado import Exposed, errors
 from backwater_tornado.options import ErlangOptions, ErlangTerms
 from backwater_tornado.protocol.erlang.encoding import encode_term
 from backwater_tornado.protocol.erlang.terms import Atom, Charlist, ImproperList
-from backwater_tornado.testing import running_server
+from backwater_tornado.testing import (
+    CUT_AFTER_REQUEST,
+    CUT_BEFORE_REQUEST,
+    CUT_MID_RESPONSE,
+    PASS,
+    BadNetwork,
+    Script,
+    running_server,
+)
 from tests.contracts.test_client import Awaiting, AwaitingCurl, Blocking
 from tests.erlang.vm import PATIENCE, Erlang, Peer
-from tests.faults.proxy import CUT_AFTER_REQUEST, CUT_BEFORE_REQUEST, CUT_MID_RESPONSE, PASS, FaultyProxy, Script
 
 SECRET = bytes(range(1, 33))
 
@@ -46,8 +53,8 @@ def peer(erlang: Erlang) -> Iterator[Peer]:
 
 
 @pytest.fixture
-def proxy(peer: Peer) -> Iterator[FaultyProxy]:
-    with FaultyProxy("127.0.0.1", peer.port) as proxy:
+def proxy(peer: Peer) -> Iterator[BadNetwork]:
+    with BadNetwork("127.0.0.1", peer.port, Script([])) as proxy:
         yield proxy
 
 
@@ -80,7 +87,7 @@ def having(face: Face, **options: Any) -> Callable[..., Any]:
     return lambda *args: face.using(lambda real: real.with_options(**options).call(*args))
 
 
-def url_of(proxy: FaultyProxy) -> str:
+def url_of(proxy: BadNetwork) -> str:
     return f"http://127.0.0.1:{proxy.port}"
 
 
@@ -108,7 +115,7 @@ def test_the_endpoint_may_name_the_wire(connect: Connect, peer: Peer) -> None:
     assert repr(face.client).endswith(f"({peer.url})")
 
 
-def test_a_large_call_is_gzipped_both_ways(connect: Connect, proxy: FaultyProxy) -> None:
+def test_a_large_call_is_gzipped_both_ways(connect: Connect, proxy: BadNetwork) -> None:
     face = connect(url_of(proxy))
     text = "0123456789é" * 100_000
     assert face.call("peer_functions", "echo", text) == text.encode()
@@ -242,7 +249,7 @@ def test_arguments_beyond_the_servers_limit_are_refused(connect: Connect, erlang
     "fault", [CUT_AFTER_REQUEST, CUT_AFTER_REQUEST.with_reset(), CUT_MID_RESPONSE], ids=["cut", "reset", "half"]
 )
 def test_a_call_whose_answer_is_lost_is_not_made_again(
-    connect: Connect, erlang: Erlang, proxy: FaultyProxy, name: bytes, fault: Any
+    connect: Connect, erlang: Erlang, proxy: BadNetwork, name: bytes, fault: Any
 ) -> None:
     face = connect(url_of(proxy))
     assert face.call("erlang", "abs", -1) == 1  # so that the connection is a used one
@@ -255,7 +262,7 @@ def test_a_call_whose_answer_is_lost_is_not_made_again(
 
 
 def test_a_call_that_may_run_twice_is_made_again(
-    connect: Connect, erlang: Erlang, proxy: FaultyProxy, name: bytes
+    connect: Connect, erlang: Erlang, proxy: BadNetwork, name: bytes
 ) -> None:
     proxy.policy = Script([CUT_AFTER_REQUEST, CUT_BEFORE_REQUEST, CUT_MID_RESPONSE, PASS])
     face = connect(url_of(proxy))
@@ -266,7 +273,7 @@ def test_a_call_that_may_run_twice_is_made_again(
 
 
 def test_a_call_that_may_run_twice_may_be_made_elsewhere(connect: Connect, peer: Peer, name: bytes) -> None:
-    with FaultyProxy("127.0.0.1", peer.port, Script([], CUT_BEFORE_REQUEST)) as dead:
+    with BadNetwork("127.0.0.1", peer.port, Script([], CUT_BEFORE_REQUEST)) as dead:
         face = connect([url_of(dead), peer.url])
         assert having(face, idempotent=True)("peer_functions", "count", name) == 1
         with pytest.raises(errors.OutcomeUnknown):
@@ -274,7 +281,7 @@ def test_a_call_that_may_run_twice_may_be_made_elsewhere(connect: Connect, peer:
         assert len(dead.seen) == 2
 
 
-def test_what_was_not_sent_is_sent_elsewhere(connect: Connect, erlang: Erlang, proxy: FaultyProxy, name: bytes) -> None:
+def test_what_was_not_sent_is_sent_elsewhere(connect: Connect, erlang: Erlang, proxy: BadNetwork, name: bytes) -> None:
     face = connect(["http://127.0.0.1:1", url_of(proxy)])
     if isinstance(face, AwaitingCurl):  # it does not tell what was sent
         with pytest.raises(errors.OutcomeUnknown):
@@ -316,7 +323,7 @@ def test_a_call_that_takes_longer_than_the_client_waits_ends(connect: Connect, e
 # Many calls ----------------------------------------------------------------------------------------------------------
 
 
-def test_gather_gives_results_in_order(connect: Connect, proxy: FaultyProxy) -> None:
+def test_gather_gives_results_in_order(connect: Connect, proxy: BadNetwork) -> None:
     face = connect(url_of(proxy))
     assert face.gather() == []
     calls = [("erlang", "+", [number, 1]) for number in range(200)]

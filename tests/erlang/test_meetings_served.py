@@ -19,9 +19,8 @@ from backwater_tornado import Exposed, errors, expose
 from backwater_tornado.errors import ErlangError
 from backwater_tornado.options import ErlangOptions
 from backwater_tornado.protocol.erlang.terms import Atom
-from backwater_tornado.testing import RunningServer, running_server
+from backwater_tornado.testing import BadNetwork, RunningServer, Script, running_server
 from tests.erlang.vm import PATIENCE, Erlang
-from tests.faults.proxy import FaultyProxy
 
 #: Of the nodes of Erlang, and of everybody else.
 SECRET = bytes(range(1, 33))
@@ -171,7 +170,7 @@ def test_none_is_nil_for_elixir(erlang: Erlang, functions: Functions) -> None:
 
 
 def test_a_large_call_is_gzipped_both_ways(erlang: Erlang, server: RunningServer) -> None:
-    with FaultyProxy("127.0.0.1", server.port) as proxy:
+    with BadNetwork("127.0.0.1", server.port, Script([])) as proxy:
         url, large = f"http://127.0.0.1:{proxy.port}", 'binary:copy(<<"0123456789">>, 100000)'
         same = f"{{ok, {large}}} =:= peer_client:call(Url, Secret, functions, echo, [{large}], #{{}})"
         assert erlang.ask(same, Url=url, Secret=SECRET) == "true"
@@ -273,7 +272,7 @@ def test_a_server_that_stops_answers_the_call_that_runs(
 
 def test_calls_share_a_connection_up_to_its_last_request(erlang: Erlang, functions: Functions) -> None:
     calls = "[element(2, peer_client:call(Url, Secret, functions, echo, [N], #{})) || N <- lists:seq(1, 200)]"
-    with serving(functions, max_keepalive=50) as server, FaultyProxy("127.0.0.1", server.port) as proxy:
+    with serving(functions, max_keepalive=50) as server, BadNetwork("127.0.0.1", server.port, Script([])) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
         assert erlang.ask(f"lists:seq(1, 200) =:= {calls}", Url=url, Secret=SECRET) == "true"
         assert len(proxy.seen) == 200

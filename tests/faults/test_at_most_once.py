@@ -17,9 +17,7 @@ from pathlib import Path
 import pytest
 
 import backwater_tornado as backwater
-from backwater_tornado.testing import running_server
-from tests.faults.counting_server import SECRET, CountingServer
-from tests.faults.proxy import (
+from backwater_tornado.testing import (
     CUT_AFTER_REQUEST,
     CUT_BEFORE_REQUEST,
     CUT_MID_RESPONSE,
@@ -29,13 +27,15 @@ from tests.faults.proxy import (
     PASS,
     STALL_FOREVER,
     TRUNCATE_REQUEST,
+    BadNetwork,
     Fault,
-    FaultyProxy,
     Mix,
     Script,
     Seen,
+    running_server,
     stall,
 )
+from tests.faults.counting_server import SECRET, CountingServer
 
 CALLS = 2_000
 SEED = 20_260_801
@@ -78,15 +78,15 @@ class Tally:
 
 
 @contextmanager
-def _served(weights: dict[Fault, float]) -> Iterator[tuple[Tally, FaultyProxy, bytes]]:
+def _served(weights: dict[Fault, float]) -> Iterator[tuple[Tally, BadNetwork, bytes]]:
     tally = Tally()
     with running_server({"tally": tally}) as server:
         assert isinstance(server.secret, bytes)
-        with FaultyProxy("127.0.0.1", server.port, Mix(SEED, weights)) as proxy:
+        with BadNetwork("127.0.0.1", server.port, Mix(SEED, weights)) as proxy:
             yield tally, proxy, server.secret
 
 
-def _exactly_once(tally: Tally, proxy: FaultyProxy, weights: dict[Fault, float]) -> None:
+def _exactly_once(tally: Tally, proxy: BadNetwork, weights: dict[Fault, float]) -> None:
     assert set(tally.runs.values()) == {1}
     assert tally.runs.total() == CALLS
     # All of the faults were really met.
@@ -158,7 +158,7 @@ def test_a_call_that_ran_when_its_server_was_killed_is_not_run_again(tmp_path: P
                 server.start()
             return PASS
 
-        with FaultyProxy("127.0.0.1", server.port, restart) as proxy:
+        with BadNetwork("127.0.0.1", server.port, restart) as proxy:
             client = _client(proxy.port)
             # The call that is to be lost goes out on a connection that is kept: there curl would send it again itself.
             assert client.call("runs", "note", 1) == 1
@@ -194,7 +194,7 @@ def test_an_answer_lost_with_its_server_is_found_in_its_state_or_unknown(
                 return CUT_BEFORE_REQUEST
             return PASS
 
-        with FaultyProxy("127.0.0.1", server.port, script) as proxy, _caller(proxy.port, awaited) as call:
+        with BadNetwork("127.0.0.1", server.port, script) as proxy, _caller(proxy.port, awaited) as call:
             assert call("runs", "note", 1) == 1
             if state:
                 assert call("runs", "note", 2) == 2
@@ -261,7 +261,7 @@ def test_a_script_of_faults_on_one_call_ends_with_one_run() -> None:
     tally = Tally()
     with (
         running_server({"tally": tally}) as server,
-        FaultyProxy("127.0.0.1", server.port, Script(faults)) as proxy,
+        BadNetwork("127.0.0.1", server.port, Script(faults)) as proxy,
     ):
         client = backwater.Client(f"http://127.0.0.1:{proxy.port}", server.secret, **PATIENT)
         assert client.call("tally", "add", 7) == 21

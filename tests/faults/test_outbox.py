@@ -20,8 +20,7 @@ import pytest
 import backwater_tornado as backwater
 from backwater_tornado.broker.values import Batch, Poll
 from backwater_tornado.tasks import asks
-from backwater_tornado.testing import RunningBroker, running_broker
-from tests.faults.proxy import (
+from backwater_tornado.testing import (
     CUT_AFTER_REQUEST,
     CUT_BEFORE_REQUEST,
     CUT_MID_RESPONSE,
@@ -29,10 +28,12 @@ from tests.faults.proxy import (
     PASS,
     STALL_FOREVER,
     TRUNCATE_REQUEST,
+    BadNetwork,
     Fault,
-    FaultyProxy,
     Mix,
+    RunningBroker,
     Script,
+    running_broker,
 )
 
 # Real processes: once, on the source tree.
@@ -112,7 +113,7 @@ def test_what_delay_has_returned_from_is_there_once_though_its_sender_is_killed(
 ) -> None:
     outbox = f"sqlite://{tmp_path}/o.db"
     policy: Any = Script([]) if fault is None else Mix(3, {PASS: 1, fault: 1})
-    with running_broker(secret=SECRET) as broker, FaultyProxy("127.0.0.1", broker.port, policy) as proxy:
+    with running_broker(secret=SECRET) as broker, BadNetwork("127.0.0.1", broker.port, policy) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
         lives = []
         for life in range(3):
@@ -126,7 +127,7 @@ def test_what_delay_has_returned_from_is_there_once_though_its_sender_is_killed(
 
 def test_a_broker_that_is_down_all_the_time_gets_all_of_it_when_it_is_up(tmp_path: Path) -> None:
     outbox = f"sqlite://{tmp_path}/o.db"
-    with FaultyProxy("127.0.0.1", 1, Script([], CUT_BEFORE_REQUEST)) as proxy:
+    with BadNetwork("127.0.0.1", 1, Script([], CUT_BEFORE_REQUEST)) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
         sender = Sender(url, outbox, "one")
         sender.wait_for(200)
@@ -154,7 +155,7 @@ def test_two_senders_share_an_outbox_and_one_takes_over_when_the_other_is_killed
 def test_a_link_that_is_silent_is_found_out(tmp_path: Path) -> None:
     outbox = f"sqlite://{tmp_path}/o.db"
     faulty = Script([PASS, STALL_FOREVER, PASS, STALL_FOREVER])
-    with running_broker(secret=SECRET) as broker, FaultyProxy("127.0.0.1", broker.port, faulty) as proxy:
+    with running_broker(secret=SECRET) as broker, BadNetwork("127.0.0.1", broker.port, faulty) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
         with backwater.App(url, SECRET, outbox=outbox, default=False, proxy="", recv_timeout=0.5) as app:
             sent = [app.send(backwater.signature("m.f")).id for _ in range(50)]

@@ -11,11 +11,7 @@ import pytest
 from backwater_tornado.app import App, AsyncApp
 from backwater_tornado.exposure import Exposed, Exposure
 from backwater_tornado.tasks.signatures import signature
-from backwater_tornado.testing import RunningBroker, running_broker
-from backwater_tornado.worker.line import SplitLink
-from backwater_tornado.worker.options import WorkerOptions
-from backwater_tornado.worker.worker import Worker
-from tests.faults.proxy import (
+from backwater_tornado.testing import (
     CUT_AFTER_REQUEST,
     CUT_BEFORE_REQUEST,
     CUT_MID_RESPONSE,
@@ -25,11 +21,16 @@ from tests.faults.proxy import (
     PASS,
     STALL_FOREVER,
     TRUNCATE_REQUEST,
+    BadNetwork,
     Fault,
-    FaultyProxy,
     Mix,
+    RunningBroker,
     Script,
+    running_broker,
 )
+from backwater_tornado.worker.line import SplitLink
+from backwater_tornado.worker.options import WorkerOptions
+from backwater_tornado.worker.worker import Worker
 from tests.unit.worker.bench import Functions, HandPool
 
 pytestmark = pytest.mark.timeout(90)
@@ -89,7 +90,7 @@ def run_all(broker: RunningBroker, count: int = TASKS) -> None:
 def test_whatever_happens_to_requests_each_task_runs_once(fault: Fault) -> None:
     with (
         running_broker() as broker,
-        FaultyProxy("127.0.0.1", broker.port, Mix(7, {PASS: 2, fault: 1})) as proxy,
+        BadNetwork("127.0.0.1", broker.port, Mix(7, {PASS: 2, fault: 1})) as proxy,
         WorkerThread(f"http://127.0.0.1:{proxy.port}", broker.secret, prefetch=10) as working,
     ):
         run_all(broker)
@@ -101,7 +102,7 @@ def test_whatever_happens_to_requests_each_task_runs_once(fault: Fault) -> None:
 def test_a_link_that_is_silent_is_found_out(fault: Fault) -> None:
     with (
         running_broker() as broker,
-        FaultyProxy("127.0.0.1", broker.port, Script([PASS] * 4 + [fault] * 3)) as proxy,
+        BadNetwork("127.0.0.1", broker.port, Script([PASS] * 4 + [fault] * 3)) as proxy,
         WorkerThread(f"http://127.0.0.1:{proxy.port}", broker.secret) as working,
     ):
         proxy.wait_for(7)
@@ -112,7 +113,7 @@ def test_a_link_that_is_silent_is_found_out(fault: Fault) -> None:
 def test_a_worker_goes_on_when_its_connections_are_cut() -> None:
     with (
         running_broker() as broker,
-        FaultyProxy("127.0.0.1", broker.port) as proxy,
+        BadNetwork("127.0.0.1", broker.port) as proxy,
         WorkerThread(f"http://127.0.0.1:{proxy.port}", broker.secret) as working,
     ):
         for times in (1, 2, 3):

@@ -15,9 +15,8 @@ from backwater_tornado import Exposed
 from backwater_tornado.errors import CallFailed, OutcomeUnknown, ResponseAltered
 from backwater_tornado.options import ClientOptions
 from backwater_tornado.protocol.messages import HttpRequest
-from backwater_tornado.testing import running_server
+from backwater_tornado.testing import CUT_AFTER_REQUEST, PASS, BadNetwork, Fault, Script, running_server
 from backwater_tornado.tornado_engine import Received, TornadoEngine
-from tests.faults.proxy import CUT_AFTER_REQUEST, PASS, Fault, FaultyProxy, Script
 
 REQUEST = HttpRequest("http://host/path", [("content-type", "text/plain")], b"body")
 HEAD = ["HTTP/1.1 200 OK\r\n", "Content-Type: text/plain\r\n", "\r\n"]
@@ -232,7 +231,7 @@ def test_a_fresh_request_has_a_connection_of_its_own(fresh: bool) -> None:
     script = Script([PASS, CUT_AFTER_REQUEST])
     with (
         running_server(Exposed(functions=Functions())) as server,
-        FaultyProxy("127.0.0.1", server.port, script) as proxy,
+        BadNetwork("127.0.0.1", server.port, script) as proxy,
     ):
         request = HttpRequest(f"http://127.0.0.1:{proxy.port}/nowhere", [], b"")
         assert asyncio.run(main()) == [PASS, CUT_AFTER_REQUEST, PASS][: 2 if fresh else 3]

@@ -1,20 +1,18 @@
-"""The fault proxy itself, against a small server of the standard library."""
+"""Faults of single HTTP requests, against a small server of the standard library."""
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import http.server
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from typing import Self
 
 import pytest
 
-from tests.faults.proxy import (
+from backwater_tornado.testing import (
     CUT_AFTER_REQUEST,
     CUT_BEFORE_REQUEST,
     CUT_MID_RESPONSE,
@@ -24,8 +22,8 @@ from tests.faults.proxy import (
     PASS,
     STALL_FOREVER,
     TRUNCATE_REQUEST,
+    BadNetwork,
     Fault,
-    FaultyProxy,
     Mix,
     Script,
     Seen,
@@ -107,7 +105,7 @@ def server() -> Iterator[EchoServer]:
 class Caller:
     """A client with one kept connection."""
 
-    def __init__(self, proxy: FaultyProxy, timeout: float = 10.0) -> None:
+    def __init__(self, proxy: BadNetwork, timeout: float = 10.0) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=timeout)
 
     def post(self, body: bytes = b"hello", path: str = "/") -> bytes:
@@ -121,8 +119,8 @@ class Caller:
         self.connection.close()
 
 
-def proxied(server: EchoServer, *faults: Fault) -> FaultyProxy:
-    return FaultyProxy("127.0.0.1", server.server_port, Script(faults))
+def proxied(server: EchoServer, *faults: Fault) -> BadNetwork:
+    return BadNetwork("127.0.0.1", server.server_port, Script(faults))
 
 
 def test_requests_of_every_framing_pass_over_one_connection(server: EchoServer) -> None:
@@ -133,7 +131,7 @@ def test_requests_of_every_framing_pass_over_one_connection(server: EchoServer) 
         assert caller.connection.getresponse().read() == b""
         caller.connection.request("POST", "/", b"x" * 300_000)
         assert len(caller.connection.getresponse().read()) == 300_002
-    assert proxy.connections == 1
+    assert proxy.counts().connections == 1
     assert proxy.faults() == [PASS] * 4
     assert [(seen.number, seen.on_connection, seen.method) for seen, _ in proxy.seen] == [
         (0, 0, "POST"),
@@ -147,7 +145,7 @@ def test_an_answer_that_ends_with_its_connection_passes_and_ends_ours(server: Ec
     with proxied(server) as proxy, Caller(proxy) as caller:
         assert caller.post(path="/close") == b"0:hello"
         assert caller.post() == b"1:hello"  # http.client connects anew by itself
-    assert proxy.connections == 2
+    assert proxy.counts().connections == 2
 
 
 def test_a_chunked_request_and_a_client_that_waits_to_continue_are_understood(server: EchoServer) -> None:
@@ -229,7 +227,7 @@ def test_a_duplicate_reaches_the_server_twice_and_the_first_answer_is_delivered(
         assert caller.post() == b"0:hello"
         assert server.requests == 2
         assert caller.post() == b"2:hello"
-    assert proxy.connections == 1
+    assert proxy.counts().connections == 1
 
 
 def test_the_answer_to_a_duplicate_can_be_delivered_instead(server: EchoServer) -> None:
@@ -262,33 +260,10 @@ def test_all_connections_can_be_cut_at_once(server: EchoServer) -> None:
         assert caller.post() == b"1:hello"
 
 
-def test_a_connection_that_is_cut_as_it_arrives_is_closed(server: EchoServer) -> None:
-    held, go_on = threading.Event(), threading.Event()
-
-    def hold(seen: Seen) -> Fault:
-        held.set()
-        assert go_on.wait(10)
-        return PASS
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResourceWarning)
-        with FaultyProxy("127.0.0.1", server.server_port, hold) as proxy, Caller(proxy) as caller:
-            caller.connection.request("POST", "/", b"hello")
-            assert held.wait(10)
-            # Both happen in one turn of the proxy's loop: it accepts, and then cuts before the first step is made.
-            with socket.create_connection(("127.0.0.1", proxy.port), 10) as late:
-                cutting = asyncio.run_coroutine_threadsafe(proxy._cut_connections(), proxy._loop)
-                go_on.set()
-                cutting.result(10)
-                assert late.recv(1) == b""
-        assert proxy.connections == 2
-    assert [str(each.message) for each in caught] == []
-
-
 def test_a_server_that_is_not_there_ends_the_connection_until_another_is_named(server: EchoServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         free = listener.getsockname()[1]
-    with FaultyProxy("127.0.0.1", free) as proxy, Caller(proxy) as caller:
+    with BadNetwork("127.0.0.1", free, Script([])) as proxy, Caller(proxy) as caller:
         with pytest.raises(http.client.RemoteDisconnected):
             caller.post()
         proxy.upstream = ("127.0.0.1", server.server_port)
@@ -300,8 +275,8 @@ def test_what_breaks_in_a_policy_is_raised_at_the_end(server: EchoServer) -> Non
         raise LookupError("no such fault")
 
     with (
-        pytest.raises(ExceptionGroup, match="the proxy itself broke") as caught,
-        FaultyProxy("127.0.0.1", server.server_port, broken) as proxy,
+        pytest.raises(ExceptionGroup, match="the network simulator itself broke") as caught,
+        BadNetwork("127.0.0.1", server.server_port, broken) as proxy,
         Caller(proxy) as caller,
         pytest.raises(http.client.RemoteDisconnected),
     ):
