@@ -532,7 +532,7 @@ def test_an_endpoint_that_fails_is_left_alone_until_it_answers_again(
     connect: Connect, server: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "backwater.client")
-    with FaultyProxy("127.0.0.1", 1) as proxy:  # nobody is behind it
+    with BadNetwork("127.0.0.1", 1, Script([])) as proxy:  # nobody is behind it
         client = connect([f"http://127.0.0.1:{proxy.port}", server.url], timeout=20.0, endpoint_rest=30.0)
         idempotent = client.client.with_options(idempotent=True)
         for number in range(8):
@@ -551,7 +551,7 @@ def test_an_endpoint_that_fails_is_left_alone_until_it_answers_again(
 
 
 def test_one_endpoint_alone_is_asked_however_often_it_has_failed(connect: Connect, server: RunningServer) -> None:
-    with FaultyProxy("127.0.0.1", server.port, Script([CUT_BEFORE_REQUEST] * 6)) as proxy:
+    with BadNetwork("127.0.0.1", server.port, Script([CUT_BEFORE_REQUEST] * 6)) as proxy:
         client = connect(f"http://127.0.0.1:{proxy.port}", timeout=20.0, endpoint_rest=30.0)
         idempotent = client.client.with_options(idempotent=True)
         assert client.using(lambda _: idempotent.call("functions", "add", 1)) == 1
