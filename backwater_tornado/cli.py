@@ -32,6 +32,7 @@ from .protocol.keys import Algorithm, Key, KeyRing, Scopes, format_key
 from .queue_commands import COMMANDS as QUEUE_COMMANDS
 from .serving_commands import broker_command, serve_child, serve_command
 from .settings import Settings, load
+from .spool_commands import spool_group
 from .task_commands import result_command, send_command
 from .terminal import (
     EXIT_CODES,
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 #: How the help lists the commands; the rest is for whoever runs a broker.
 _SECTIONS = {
     "Calls": ("keygen", "serve", "call", "modules", "doctor"),
-    "Tasks": ("broker", "worker", "send", "result", "periodic", "forward", "outbox"),
+    "Tasks": ("broker", "worker", "send", "result", "periodic", "forward", "outbox", "spool"),
 }
 
 
@@ -123,6 +124,7 @@ for command in (
     periodic_group,
     inspect_group,
     events_command,
+    spool_group,
     *OUTBOX_COMMANDS,
     *QUEUE_COMMANDS,
 ):

@@ -108,7 +108,10 @@ def stats_rows(receivers: list[Receiver]) -> list[Row]:
     rows: list[Row] = []
     for each in receivers:
         about = read_about(each)
-        counts = {name: about.counts.get(name, 0) for name in ("received", "ack", "requeue", "reject", "park", "lost")}
+        counts = {
+            name: about.counts.get(name, 0)
+            for name in ("received", "ack", "requeue", "reject", "park", "lost", "superseded")
+        }
         slots, runs = sum(pool.size for pool in about.pools), len(about.running)
         named = {"worker": each.session, "version": about.version, "queues": ",".join(about.queues)}
         rows.append({**named, "slots": slots, "running": runs, "held": each.held, **counts})

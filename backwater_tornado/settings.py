@@ -201,6 +201,9 @@ _LOGGING = (
     Setting("log_level", Kind.TEXT, "debug, info, warning or error.", "info"),
     Setting("json_logs", Kind.SWITCH, "Write the log as JSON, a line each.", False),
 )
+_SPOOL = Setting(
+    "spool", Kind.PATH, "The worker's spool: a file for outcomes that the broker does not take; none by default."
+)
 _WORKER = (
     *_ASKED,
     _MODULES,
@@ -214,6 +217,8 @@ _WORKER = (
     Setting("ttl", Kind.NUMBER, "How long the broker keeps what a worker holds that is not heard of, seconds.", 30.0),
     Setting("max_tasks_per_child", Kind.WHOLE, "A process of the pool ends after so many tasks."),
     Setting("max_memory_per_child", Kind.WHOLE, "A process of the pool ends when it uses so many bytes."),
+    _SPOOL,
+    Setting("spool_bytes", Kind.WHOLE, "The spool holds so many bytes of outcomes at most.", 1 << 30),
     Setting("health_file", Kind.PATH, "Write how the worker is into this file, every few seconds."),
     Setting("health_port", Kind.WHOLE, "Answer probes at /healthz on this port."),
     Setting("health_address", Kind.TEXT, "The address of --health-port.", "127.0.0.1"),
@@ -245,6 +250,7 @@ COMMANDS: Mapping[str, Mapping[str, Setting]] = {
     },
     "forward": _unique((_OUTBOX, *_LOGGING, *_ASKING)),
     "outbox": _unique((_OUTBOX, *_ASKING)),
+    "spool": _unique((_SPOOL,)),
     "doctor": _unique((*_DOCTOR, *_CLIENT)),
     "modules": _unique((_MODULES,)),
 }

@@ -21,6 +21,8 @@ from .outbox.rows import Status
 from .protocol.codec import JSON
 from .tasks.messages import read_arguments, read_headers
 from .tasks.schedule import decode_schedule, describe_schedule
+from .worker.spool import About
+from .worker.spool import Status as SpoolStatus
 
 Row = Mapping[str, Any]
 
@@ -107,6 +109,17 @@ def parcel_row(taken: Taken) -> Row:
 def kept_row(kept: Kept) -> Row:
     """What was refused."""
     return {**_parcel(kept.parcel), "reason": kept.reason}
+
+
+def spool_row(status: SpoolStatus) -> Row:
+    """The spool of a worker: outcomes, and their bytes."""
+    since = "" if status.oldest is None else _moment(status.oldest)
+    return {"waiting": status.waiting, "oldest": since, "bytes": status.size, "superseded": status.superseded}
+
+
+def spooled_row(about: About) -> Row:
+    """A task whose outcome is, or was, in a spool."""
+    return {"id": about.id, "task": about.task, "queue": about.queue, "at": _moment(about.at)}
 
 
 def _parcel(parcel: Parcel) -> Row:

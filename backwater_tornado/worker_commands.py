@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from .errors import InvalidOption
 from .flags import SETTINGS_HELP, with_settings
 from .keyfiles import exposed_secret
 from .logs import start_logging
@@ -50,13 +51,15 @@ def worker_command(modules: tuple[str, ...], apps: tuple[str, ...], config: str 
     for note in (*settings.notes, exposed_secret(plan.secret_file) if plan.secret_file else None):
         if note is not None:
             log.warning(note)
+    if settings["reload"] and plan.spool:
+        raise InvalidOption("--spool is one process's, and --reload has two of them now and then")
     return supervise_worker(plan) if settings["reload"] else work(plan)
 
 
 def _plan(settings: Settings) -> WorkPlan:
     own = [each.name for each in fields(WorkPlan) if each.name != "options"]
     values = {name: settings[name] for name in own}
-    for name in ("secret_file", "health_file"):  # absolute, as a module may change the directory
+    for name in ("secret_file", "health_file", "spool"):  # absolute, as a module may change the directory
         values[name] = settings[name] and os.path.abspath(settings[name])  # noqa: PTH100 - None stays
     # One flag may name several, as the environment does.
     values["queues"] = tuple(name for each in settings["queues"] for name in each.split(",") if name)

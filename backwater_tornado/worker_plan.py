@@ -23,6 +23,7 @@ from .tasks.messages import DEFAULT_QUEUE
 from .worker.consumer import TTL, WAIT
 from .worker.hooks import Hooks
 from .worker.options import WorkerOptions
+from .worker.spool import SIZE
 
 T = TypeVar("T")
 
@@ -48,6 +49,8 @@ class WorkPlan:
     ttl: float = TTL
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
+    spool: str | None = None
+    spool_bytes: int = SIZE
     health_file: str | None = None
     health_port: int | None = None
     health_address: str = "127.0.0.1"
@@ -60,7 +63,7 @@ class WorkPlan:
     def __post_init__(self) -> None:
         if self.pool not in POOLS:
             raise InvalidOption(f"pool is one of {', '.join(POOLS)}, not {self.pool!r}")
-        for name in ("concurrency", "max_tasks_per_child", "max_memory_per_child"):
+        for name in ("concurrency", "max_tasks_per_child", "max_memory_per_child", "spool_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidOption(f"{name} is 1 or more, not {value}")

@@ -31,6 +31,7 @@ from .tasks import asks
 from .tasks.current import has_default_sender
 from .worker.health import Health
 from .worker.line import Line, SplitLink
+from .worker.spool import Spool
 from .worker.worker import Worker
 from .worker_plan import Work, WorkPlan, find_work
 from .worker_pools import make_pool
@@ -63,10 +64,11 @@ class _Working:
     async def run(self) -> int:
         plan, found = self._plan, self._found
         loop = asyncio.get_running_loop()
+        spool = None if plan.spool is None else Spool(plan.spool, plan.spool_bytes)
         pool = make_pool(plan)
         async with self._connect() as polls, self._connect() as others:
             link, options = SplitLink(polls, others), plan.worker_options(found.queues)
-            worker = Worker(link, found.exposure, lambda _: pool, options, found.hooks, self._about())
+            worker = Worker(link, found.exposure, lambda _: pool, options, found.hooks, self._about(), spool)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, worker.stop)
             if self._channel is not None:

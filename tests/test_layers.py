@@ -128,6 +128,7 @@ TABLE: Mapping[str, May] = {
         "msgspec",
         never="time random secrets uuid",
     ),
+    "worker.spool": May("errors broker.sqlite_file", never="time random secrets uuid asyncio socket logging"),
     "worker.line": May("errors tasks.asks", never="os secrets uuid socket"),
     "worker.consumer": May("errors broker.values tasks.asks worker.line", never="time random uuid logging"),
     "worker.turns": May(never=IMPURE.replace("asyncio ", "")),
@@ -196,15 +197,17 @@ TABLE: Mapping[str, May] = {
     ),
     "cli": May(
         f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading outbox_commands periodic_commands queue_commands "
-        "event_commands inspect_commands serving_commands task_commands worker_commands settings terminal",
+        "event_commands inspect_commands serving_commands spool_commands task_commands worker_commands settings "
+        "terminal",
         "click",
     ),
     "tables": May(
-        "errors broker.values outbox.parcels outbox.rows protocol.codec tasks.messages tasks.schedule",
+        "errors broker.values outbox.parcels outbox.rows protocol.codec tasks.messages tasks.schedule worker.spool",
         "click rich",
         IMPURE,
     ),
     "outbox_commands": May("app errors flags logs outbox settings tables task_commands terminal", "click"),
+    "spool_commands": May("errors flags settings tables worker.spool", "click", IMPURE),
     "periodic_commands": May("errors flags settings tables task_commands tasks.asks terminal", "click", IMPURE),
     "queue_commands": May(
         "errors broker.values client flags keyfiles options settings tables terminal", "click rich", IMPURE

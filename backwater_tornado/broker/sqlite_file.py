@@ -26,13 +26,12 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from backwater_tornado.errors import ConfigurationError, StorageFailed
 
-#: In the file's header: what is ours.
-APPLICATION: Final = 0x62776272
 #: KiB of pages kept in memory by each connection.
 _CACHE: Final = 64 * 1024
 _sync: Final = getattr(os, "fdatasync", os.fsync)
@@ -41,12 +40,29 @@ _GIVEN_UP: Final = "an operation of the same transaction has failed"
 _CHECKPOINT: Final = 4000
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a file is for: how it is told from others, and spoken of."""
+
+    name: str
+    #: The program that it is one of.
+    owner: str
+    #: In the file's header: what is ours.
+    application: int
+    #: What to do with one that is damaged.
+    advice: str
+
+
+STORE: Final = Kind("store", "broker", 0x62776272, "restore it from a backup")
+
+
 class SqliteFile:
     """A database that is open.
 
     Args:
         path: the database; it and what goes with it (`-wal`, `-shm`, `-lock`) are readable by their owner only.
         migrations: scripts; the first makes the schema, every other one changes what those before it have made.
+        kind: what it is for.
         patience: how many seconds to wait for a program (a backup, a shell) that writes to the file.
 
     Attributes:
@@ -55,8 +71,12 @@ class SqliteFile:
     Raises: ConfigurationError when the file cannot be used.
     """
 
-    def __init__(self, path: str | os.PathLike[str], migrations: Sequence[str], *, patience: float = 5.0) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], migrations: Sequence[str], kind: Kind = STORE, *, patience: float = 5.0
+    ) -> None:
         self._path: Final = Path(path).resolve()
+        self._kind: Final = kind
+        self._named: Final = f"the {kind.name} {str(self._path)!r}"
         self._patience: Final = patience
         self._lock: Final = threading.RLock()
         self._read_lock: Final = threading.RLock()
@@ -70,7 +90,7 @@ class SqliteFile:
         self._log_fd = -1
         self.undone = 0
         with self._lock:  # a fork waits until all is open
-            self._lock_fd = _lock(self._path)
+            self._lock_fd = self._lock_file()
             try:
                 self._enter(migrations)
             except ConfigurationError:
@@ -78,8 +98,8 @@ class SqliteFile:
                 raise
             except (OSError, sqlite3.Error) as exc:
                 self.close()
-                advice = "; restore it from a backup" if "malformed" in str(exc) else ""
-                raise ConfigurationError(f"the store {str(self._path)!r} cannot be opened: {exc}{advice}") from exc
+                advice = f"; {kind.advice}" if "malformed" in str(exc) else ""
+                raise ConfigurationError(f"{self._named} cannot be opened: {exc}{advice}") from exc
             _OPEN.add(self)
 
     @contextlib.contextmanager
@@ -156,7 +176,7 @@ class SqliteFile:
     def close(self) -> None:
         """Give it back; another process may open it."""
         with self._lock, self._read_lock:
-            self._closed = self._closed or "the store is closed"
+            self._closed = self._closed or f"the {self._kind.name} is closed"
             self._disconnect()
             if self._lock_fd >= 0:
                 fcntl.flock(self._lock_fd, fcntl.LOCK_UN)  # said aloud: a child forked meanwhile has the descriptor too
@@ -184,7 +204,7 @@ class SqliteFile:
                 _sync_folder(self._path)  # the log may be new, and after a power failure nobody would find it
             _sync(self._log_fd)
         except OSError:
-            self._closed = "the disk has failed to keep what was written; start the broker again"
+            self._closed = f"the disk has failed to keep what was written; start the {self._kind.owner} again"
             with self._read_lock:
                 self._disconnect()
             raise
@@ -194,7 +214,7 @@ class SqliteFile:
         try:
             yield
         except (OSError, sqlite3.Error) as exc:
-            raise StorageFailed(f"the store {str(self._path)!r} cannot do it now: {exc}") from exc
+            raise StorageFailed(f"{self._named} cannot do it now: {exc}") from exc
 
     def _roll_back(self, how: str) -> None:
         self.undone += 1
@@ -252,26 +272,42 @@ class SqliteFile:
 
     # Opening
 
+    def _lock_file(self) -> int:
+        try:
+            fd = os.open(self._path.with_name(f"{self._path.name}-lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as exc:
+            raise ConfigurationError(f"{self._named} cannot be opened: {exc}") from exc
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            os.close(fd)
+            owner, name = self._kind.owner, self._kind.name
+            raise ConfigurationError(
+                f"{self._named} is in use by another {owner}; stop that one, or name another {name}"
+            ) from exc
+        return fd
+
     def _enter(self, migrations: Sequence[str]) -> None:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         db = self._connect()
         version = self._check_version(db, len(migrations))
         if version and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise ConfigurationError(f"the store {str(self._path)!r} is damaged; restore it from a backup")
+            raise ConfigurationError(f"{self._named} is damaged; {self._kind.advice}")
         db.execute("PRAGMA journal_mode = WAL")
         for number in range(version, len(migrations)):
-            migrate(db, number + 1, migrations[number])
+            migrate(db, number + 1, migrations[number], self._kind.application)
 
     def _check_version(self, db: sqlite3.Connection, known: int) -> int:
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application != APPLICATION and (application or version or tables):
-            raise ConfigurationError(f"{str(self._path)!r} is not a store of a broker; name another file")
+        kind = self._kind
+        if application != kind.application and (application or version or tables):
+            raise ConfigurationError(f"{str(self._path)!r} is not a {kind.name} of a {kind.owner}; name another file")
         if version > known:
             raise ConfigurationError(
-                f"the store {str(self._path)!r} was made by a newer version of this package"
+                f"{self._named} was made by a newer version of this package"
                 f" (its schema is {version}, known here is {known}); it is left as it is"
             )
         return int(version)
@@ -287,7 +323,7 @@ class SqliteFile:
     def after_fork(self, *, child: bool) -> None:
         """Go on; a child has the file closed, without taking the lock away from its parent."""
         if child:
-            self._closed = "the store was opened before the fork, by the parent"
+            self._closed = f"the {self._kind.name} was opened before the fork, by the parent"
             if self._lock_fd >= 0:
                 os.close(self._lock_fd)
             self._lock_fd = -1
@@ -295,11 +331,11 @@ class SqliteFile:
         self._lock.release()
 
 
-def migrate(db: sqlite3.Connection, number: int, script: str) -> None:
+def migrate(db: sqlite3.Connection, number: int, script: str, application: int = STORE.application) -> None:
     """Bring a database to this version, from the one before it, or leave it as it is."""
     try:
         db.executescript(
-            f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {number}; COMMIT"
+            f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {application}; PRAGMA user_version = {number}; COMMIT"
         )
     except sqlite3.Error:
         if db.in_transaction:
@@ -313,21 +349,6 @@ def _sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _lock(path: Path) -> int:
-    try:
-        fd = os.open(path.with_name(f"{path.name}-lock"), os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as exc:
-        raise ConfigurationError(f"the store {str(path)!r} cannot be opened: {exc}") from exc
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        os.close(fd)
-        raise ConfigurationError(
-            f"the store {str(path)!r} is in use by another broker; stop that one, or name another store"
-        ) from exc
-    return fd
 
 
 _OPEN: Final[weakref.WeakSet[SqliteFile]] = weakref.WeakSet()

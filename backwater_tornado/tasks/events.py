@@ -29,6 +29,7 @@ OF_TASKS: Final = (
     "parked",
     "returned",
     "lost",
+    "superseded",
 )
 OF_WORKERS: Final = ("online", "heartbeat", "offline")
 

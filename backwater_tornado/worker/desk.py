@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
@@ -29,9 +30,11 @@ from .events import Events
 from .holding import Held, Stage
 from .hooks import Hooks
 from .jobs import End, Ending, Job, Stop
+from .keeping import Keeping
 from .pace import Pace
 from .pools import Pool
 from .sayings import say_ending
+from .spool import About
 from .turns import Limit, Turns
 
 log = logging.getLogger("backwater.worker")
@@ -49,6 +52,7 @@ class Desk:
     Attributes:
         settle, fetch, made_room: what it uses, set by `worker` before anything comes.
         events: whom to tell of what happens to tasks; None: nobody.
+        keeping: has outcomes on disk; None: nobody has.
         counts: how often each thing happened since the start.
         pace: says how many to hold.
         idle: set while nothing runs.
@@ -61,6 +65,7 @@ class Desk:
     #: There is room for so many; a poll for fewer than so many may be overtaken.
     made_room: Callable[[int, int], None]
     events: Events | None = None
+    keeping: Keeping | None = None
 
     def __init__(
         self,
@@ -95,7 +100,7 @@ class Desk:
 
     def room(self) -> int:
         """See `Holder`. What stepped aside for a limit of its function is not in the way of others."""
-        if self.closing:
+        if self.closing or (self.keeping is not None and self.keeping.trouble):
             return 0
         prefetch = self.pace.prefetch(self._loop.time())
         aside = sum(turns.aside for turns in self._turns.values())
@@ -257,7 +262,7 @@ class Desk:
         if not superseded:
             say_ending(held, ending, self._loop.time() - held.began)
         elif ending.end is not End.RETURN:
-            log.warning("%s has ended and is superseded: another worker has it", held.label, extra=held.about)
+            self._supersede(held)
 
     def _leave(self, held: Held) -> None:
         """It has a slot no longer."""
@@ -290,6 +295,8 @@ class Desk:
         held.stage = Stage.ENDED
         self.counts[settlement.verdict] += 1
         self.settle(settlement)
+        if self.keeping is not None:
+            self.keeping.add(settlement, *held.names)
         if self.events is not None:
             self.events.note_end(held, settlement)
         if settlement.reason:
@@ -307,11 +314,24 @@ class Desk:
         if settlement.verdict is Verdict.KEEP:
             return
         held = self._held.pop(settlement.token, None)
-        if state is SettleState.STALE:
-            label = held.label if held is not None else f"the delivery {settlement.token}"
-            log.warning("%s is superseded: another worker had it when it ended here", label)
+        if self.keeping is not None:
+            self.keeping.forget(settlement.token)
+        if held is not None and state is SettleState.STALE:
+            self._supersede(held)
         prefetch = self.pace.prefetch(self._loop.time())
         self.made_room(self.room(), max(1, prefetch // 4))
+
+    def _supersede(self, held: Held) -> None:
+        """It has ended here, and is another's."""
+        log.warning("%s has ended and is superseded: another worker has it", held.label, extra=held.about)
+        self._note("superseded", held)
+        self.note_superseded(About(time.time(), *held.names))
+
+    def note_superseded(self, about: About) -> None:
+        """Count what the broker did not want."""
+        self.counts["superseded"] += 1
+        if self.keeping is not None:
+            self.keeping.supersede(about)
 
     def return_waiting(self) -> None:
         """Give back what has not begun; from now on nothing begins."""

@@ -113,17 +113,20 @@ class Watch:
             log.warning("nothing comes from %s, where tasks are ready: polling anew", ", ".join(sorted(self.deaf)))
             self._poll()
 
-    def health(self, silent: float, unsent: int, patience: float) -> Health:
+    def health(self, silent: float, unsent: int, patience: float, trouble: str = "") -> Health:
         """How the worker is.
 
         Args:
             silent: since when the broker was not heard of, seconds.
             unsent: outcomes that it was not told of.
             patience: how long it may be silent, seconds.
+            trouble: why outcomes are not on disk that should be.
         """
         reasons = [f"nothing comes from the queue {name}, where tasks are ready" for name in sorted(self.deaf)]
         if unsent > MANY:
             reasons.append(f"{self._line.name} has yet to be told of {unsent} outcomes")
+        if trouble:
+            reasons.append(f"outcomes are not kept, and no more tasks are taken: {trouble}")
         return Health((*reasons, *line_reasons(self._line, silent, patience)))
 
 

@@ -62,6 +62,11 @@ class Held:
         return self.task.function
 
     @property
+    def names(self) -> tuple[str, str, str]:
+        """The id of its message, its task (empty if it could not be read), its queue."""
+        return self.delivery.message.id, self.task.headers.task if self.task else "", self.delivery.queue
+
+    @property
     def about(self) -> dict[str, str]:
         """For logs that are read by programs."""
         name = {} if self.task is None else {"task": self.task.headers.task}

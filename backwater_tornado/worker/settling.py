@@ -6,7 +6,7 @@ forgotten only when the broker has said that it knows. What it does not take, as
 halves, and told as a failure. A settlement of a lease that has passed on is STALE: whoever has
 it by then runs the task again, and what this run gave is superseded.
 
-Rule: everything that has not been accepted is in `Settling`, and nowhere else.
+Rule: everything that has not been accepted is in `Settling`; what is on disk besides (`keeping`) is a copy.
 """
 
 from __future__ import annotations
@@ -77,10 +77,14 @@ class Settling:
             await self._news.wait()
             await asyncio.sleep(0)  # what ends in the same turn of the loop goes along
             self._news.clear()
-            while self._unsent:
-                self._sent = self._take()
-                await self._settle()
-            self._idle.set()
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Tell the broker all that is here; in place of `run`."""
+        while self._unsent:
+            self._sent = self._take()
+            await self._settle()
+        self._idle.set()
 
     def _take(self) -> list[Settlement]:
         taken: list[Settlement] = []

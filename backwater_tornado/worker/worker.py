@@ -28,14 +28,17 @@ from backwater_tornado.exposure import Exposure, Function
 from .consumer import Consumer
 from .desk import Desk
 from .events import Events
+from .former import Former
 from .health import Health, Watch
 from .hooks import Hooks
 from .inputs import Inputs
+from .keeping import Keeping
 from .line import Line, Link
 from .options import WorkerOptions
 from .pools import Pool
 from .services import LAST_WORDS, close_session, serving
 from .settling import Settling
+from .spool import About, Spool
 
 log = logging.getLogger("backwater.worker")
 
@@ -53,6 +56,7 @@ class Worker:
         options: see there.
         hooks: whom to tell of what happens.
         about: what others are shown of it, beside what it knows of itself.
+        spool: where outcomes are kept that the broker does not take; closed by the worker. None: in memory only.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Worker:
         options: WorkerOptions = WorkerOptions(),  # noqa: B008 - it is frozen
         hooks: Hooks | None = None,
         about: Mapping[str, Any] | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self.options = options
         self._hooks = hooks or Hooks()
@@ -81,8 +86,26 @@ class Worker:
         if self.events is not None:
             self.desk.events = self.events
             self._services.append(self.events.run)
+        self.keeping: Keeping | None = None
+        self.former: Former | None = None
+        if spool is not None:
+            self._keep_in(spool)
+        #: Outcomes are left to the next worker.
+        self._bequeathed = False
         self._stopping = asyncio.Event()
         self._insisted = asyncio.Event()
+
+    def _keep_in(self, spool: Spool) -> None:
+        consumer, failing = self.consumer, self.line.failing
+        keeping = Keeping(spool, lambda: consumer.session, lambda: "settle" in failing, consumer.overtake)
+        self.keeping = self.desk.keeping = keeping
+        self.former = Former(self.line, keeping, self.options.ttl, self._supersede)
+        self._services.append(keeping.run)
+
+    def _supersede(self, about: About) -> None:
+        self.desk.note_superseded(about)
+        if self.events is not None:
+            self.events.tell("superseded", id=about.id, task=about.task, queue=about.queue)
 
     def describe(self) -> bytes:
         """What others are shown of it, JSON."""
@@ -91,7 +114,10 @@ class Worker:
 
     def health(self) -> Health:
         """How it is, for a probe."""
-        return self.watch.health(time.monotonic() - self.line.heard, len(self.settling), self.options.wait)
+        silent = time.monotonic() - self.line.heard
+        unsent = len(self.settling) + (self.former.left if self.former is not None else 0)
+        trouble = self.keeping.trouble if self.keeping is not None else ""
+        return self.watch.health(silent, unsent, self.options.wait, trouble)
 
     def _state(self) -> tuple[int, int]:
         return self.desk.counts["received"], self.desk.room()
@@ -107,12 +133,17 @@ class Worker:
             async with serving(self._services, self._stopping):
                 return await self._drain()
         finally:
-            await close_session(self.consumer)
+            if self.keeping is not None:
+                await self.keeping.close()
+            if not self._bequeathed:  # or what the next worker tells would be given to others
+                await close_session(self.consumer)
             await self._hooks.tell("stop")
 
     async def _consume(self) -> None:
         await self.consumer.open()
         self._tell("online")
+        if self.former is not None:
+            await self.former.deliver()
         await self.consumer.run()
 
     async def _show(self) -> None:
@@ -141,8 +172,17 @@ class Worker:
                 if self.events is not None:
                     await self.events.empty()
         if len(self.settling):
-            log.warning("the broker was not told how %d tasks ended: they will run again", len(self.settling))
+            await self._leave()
         return complete
+
+    async def _leave(self) -> None:
+        """End with outcomes that the broker does not take."""
+        kept = 0 if self.keeping is None else await self.keeping.flush()
+        if kept:
+            self._bequeathed = True
+            log.warning("the broker was not told how %d tasks ended: the next worker with this spool tells it", kept)
+        if self.keeping is None or self.keeping.trouble:
+            log.warning("the broker was not told how %d tasks ended: they will run again", len(self.settling) - kept)
 
     async def _first_of(self, event: asyncio.Event, longest: float) -> None:
         """Wait for an event, for the second `stop`, or for so long."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from backwater_tornado.broker import sqlite_file
-from backwater_tornado.broker.sqlite_file import APPLICATION, SqliteFile
+from backwater_tornado.broker.sqlite_file import STORE, SqliteFile
 from backwater_tornado.errors import ConfigurationError, StorageFailed, UnknownQueue
 
 FIRST = "CREATE TABLE things (name TEXT PRIMARY KEY, size INTEGER)"
@@ -76,7 +76,7 @@ def test_an_old_file_is_brought_up_to_date_with_what_is_in_it(path: Path) -> Non
     with closing(SqliteFile(path, [FIRST, SECOND])) as file, file.reading() as db:
         assert db.execute("SELECT name, colour FROM things").fetchall() == [("a", "red")]
     assert pragma(path, "user_version") == 2
-    assert pragma(path, "application_id") == APPLICATION
+    assert pragma(path, "application_id") == STORE.application
 
 
 def test_a_migration_that_fails_leaves_the_file_at_the_version_before(path: Path) -> None:

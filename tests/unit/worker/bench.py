@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from backwater_tornado.broker.broker import Broker
@@ -23,6 +24,7 @@ from backwater_tornado.worker.hooks import Hooks
 from backwater_tornado.worker.jobs import End, Ending, Job, Stop
 from backwater_tornado.worker.options import WorkerOptions
 from backwater_tornado.worker.pools import Done, Tell
+from backwater_tornado.worker.spool import Spool
 from backwater_tornado.worker.worker import Worker
 
 T = TypeVar("T")
@@ -178,7 +180,7 @@ class HandPool:
 class Bench:
     """All of it, with words for what tests do."""
 
-    def __init__(self, pool: HandPool, options: dict[str, Any], hooks: Hooks) -> None:
+    def __init__(self, pool: HandPool, options: dict[str, Any], hooks: Hooks, spool: Path | None = None) -> None:
         self.clock = Clock()
         self.store = MemoryStore()
         self.broker = Broker(Direct(self.store), None, self.clock)
@@ -187,12 +189,14 @@ class Bench:
         self.options = WorkerOptions(**{"wait": 20.0, **options})
         self.exposure = Exposure.of(Exposed(t=Functions()))
         self.hooks = hooks
+        self.spool = spool
         self.worker = self.make_worker()
         self.task: asyncio.Task[bool] | None = None
         self._sent = 0
 
     def make_worker(self) -> Worker:
-        return Worker(self.link, self.exposure, lambda function: self.pool, self.options, self.hooks)
+        spool = None if self.spool is None else Spool(self.spool)
+        return Worker(self.link, self.exposure, lambda function: self.pool, self.options, self.hooks, spool=spool)
 
     def start(self) -> None:
         self.task = asyncio.ensure_future(self.worker.run())
@@ -298,12 +302,13 @@ def working(
     pool: Callable[[], HandPool] = HandPool,
     hooks: Hooks | None = None,
     start: bool = True,
+    spool: Path | None = None,
     **options: Any,
 ) -> None:
     """Run a test with a worker at work."""
 
     async def main() -> None:
-        bench = Bench(pool(), options, hooks or Hooks())
+        bench = Bench(pool(), options, hooks or Hooks(), spool)
         await bench.broker.declare([], [Queue("default"), Queue("other", max_deliveries=2)], [])
         if start:
             bench.start()
