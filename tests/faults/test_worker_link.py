@@ -110,6 +110,17 @@ def test_a_link_that_is_silent_is_found_out(fault: Fault) -> None:
         assert len(working.pool.begun) == TASKS
 
 
+def test_a_silence_that_is_longer_than_its_session_lives_has_nothing_run_twice() -> None:
+    with (
+        running_broker() as broker,
+        FaultyProxy("127.0.0.1", broker.port, Script([PASS] * 6 + [DROP] * 4)) as proxy,
+        WorkerThread(f"http://127.0.0.1:{proxy.port}", broker.secret, prefetch=30, ttl=0.5) as working,
+    ):
+        run_all(broker)
+        assert len(working.pool.begun) == len(set(working.pool.begun)) == TASKS
+        assert working.worker.consumer.life > 1
+
+
 def test_a_worker_goes_on_when_its_connections_are_cut() -> None:
     with (
         running_broker() as broker,
