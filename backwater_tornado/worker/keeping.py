@@ -129,8 +129,6 @@ class Keeping:
                 self._gone, self._superseded = gone + self._gone, superseded + self._superseded
                 self._note_trouble(str(error))
                 return
-            if numbers and not self._numbers:
-                log.warning("the broker does not take outcomes: they are kept in the spool until it does")
             for row, number in zip(rows, numbers, strict=False):
                 if self._fresh.pop(row.token, None) is None:  # it was accepted meanwhile
                     self._gone.append(number)
