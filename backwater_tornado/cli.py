@@ -30,6 +30,7 @@ from .outbox_commands import COMMANDS as OUTBOX_COMMANDS
 from .periodic_commands import periodic_group
 from .protocol.keys import Algorithm, Key, KeyRing, Scopes, format_key
 from .queue_commands import COMMANDS as QUEUE_COMMANDS
+from .relay_commands import relay_command
 from .serving_commands import broker_command, serve_child, serve_command
 from .settings import Settings, load
 from .spool_commands import spool_group
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 #: How the help lists the commands; the rest is for whoever runs a broker.
 _SECTIONS = {
     "Calls": ("keygen", "serve", "call", "modules", "doctor"),
-    "Tasks": ("broker", "worker", "send", "result", "periodic", "forward", "outbox", "spool"),
+    "Tasks": ("broker", "worker", "send", "result", "periodic", "forward", "outbox", "spool", "relay"),
 }
 
 
@@ -117,6 +118,7 @@ for command in (
     serve_command,
     broker_command,
     worker_command,
+    relay_command,
     serve_child,
     worker_child,
     send_command,

@@ -204,6 +204,10 @@ _LOGGING = (
 _SPOOL = Setting(
     "spool", Kind.PATH, "The worker's spool: a file for outcomes that the broker does not take; none by default."
 )
+_PROBES = (
+    Setting("health_port", Kind.WHOLE, "Answer probes at /healthz on this port."),
+    Setting("health_address", Kind.TEXT, "The address of --health-port.", "127.0.0.1"),
+)
 _WORKER = (
     *_ASKED,
     _MODULES,
@@ -220,8 +224,7 @@ _WORKER = (
     _SPOOL,
     Setting("spool_bytes", Kind.WHOLE, "The spool holds so many bytes of outcomes at most.", 1 << 30),
     Setting("health_file", Kind.PATH, "Write how the worker is into this file, every few seconds."),
-    Setting("health_port", Kind.WHOLE, "Answer probes at /healthz on this port."),
-    Setting("health_address", Kind.TEXT, "The address of --health-port.", "127.0.0.1"),
+    *_PROBES,
     Setting("events", Kind.SWITCH, "Publish what happens to tasks, for `backwater events`.", False),
     Setting("reload", Kind.SWITCH, "Start anew when a source file of the project changes; for development.", False),
     *_LOGGING,
@@ -237,6 +240,21 @@ _CLIENT = (*settings_of(ClientOptions), *settings_of(Limits))
 #: What means nothing where a broker is asked.
 _CALLS_ONLY = ("wire", "media_type", "spread", "rethrow_remote_exceptions", "decode_unsafe_terms")
 _ASKING = (*_ASKED, *(each for each in _CLIENT if each.name not in _CALLS_ONLY))
+_RELAY = (
+    Setting("from", Kind.TEXT, "The URL of the broker next door, from which messages are taken."),
+    Setting("to", Kind.TEXT, "The URL of the broker far away, to which they go."),
+    Setting("queue", Kind.TEXTS, "A queue to take from; NAME=OTHER where it has another name there.", ()),
+    Setting("back", Kind.TEXTS, "A queue that goes the other way, as --queue.", ()),
+    _SECRET,
+    Setting("from_secret_file", Kind.PATH, "The file of keys for --from; by default --secret-file."),
+    Setting("to_secret_file", Kind.PATH, "The file of keys for --to; by default --secret-file."),
+    Setting("prefetch", Kind.WHOLE, "Messages of one direction that are away at a time.", 10_000),
+    Setting("ttl", Kind.NUMBER, "How long a broker keeps what a relay holds that is not heard of, seconds.", 30.0),
+    Setting("health_file", Kind.PATH, "Write how the relay is into this file, every few seconds."),
+    *_PROBES,
+    *_LOGGING,
+    *(each for each in _CLIENT if each.name not in _CALLS_ONLY),
+)
 
 #: Every command that has settings.
 COMMANDS: Mapping[str, Mapping[str, Setting]] = {
@@ -248,6 +266,7 @@ COMMANDS: Mapping[str, Mapping[str, Setting]] = {
         name: _unique(_ASKING)
         for name in ("send", "result", "queues", "purge", "pause", "resume", "dead", "periodic", "inspect", "events")
     },
+    "relay": _unique(_RELAY),
     "forward": _unique((_OUTBOX, *_LOGGING, *_ASKING)),
     "outbox": _unique((_OUTBOX, *_ASKING)),
     "spool": _unique((_SPOOL,)),

@@ -10,8 +10,8 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
 from .app import AsyncApp
@@ -38,6 +38,9 @@ from .network_simulator.faults import (
     stall,
 )
 from .network_simulator.network import BadNetwork
+from .relay.options import RelayOptions
+from .relay.relay import Relay
+from .relay_process import check_ways, connect_line, make_relays, read_queues
 from .server import Server, start_clear_server, start_tls_server
 from .worker.hooks import Hooks
 from .worker.line import SplitLink
@@ -161,6 +164,23 @@ class RunningWorker(_Running):
         return complete
 
 
+class RunningRelay(_Running):
+    """A relay under test: one for each direction."""
+
+    def __init__(self, relays: Sequence[Relay], links: AsyncExitStack) -> None:
+        super().__init__(self._end)
+        self.relays = relays
+        self._links = links
+        self._work = asyncio.gather(*(each.run() for each in relays))
+
+    async def _end(self, grace: float) -> bool:
+        for each in self.relays:
+            each.stop()
+        await self._work
+        await self._links.aclose()
+        return True
+
+
 async def _call(function: Callable[[], T]) -> T:
     return function()
 
@@ -246,6 +266,31 @@ def running_worker(
         links = [AsyncApp(broker.url, broker.secret, proxy="", **CLIENT) for _ in range(2)]
         places = make_pool(plan)
         return RunningWorker(Worker(SplitLink(*links), exposure, lambda _: places, chosen, hooks), links)
+
+    with _running(start) as running:
+        yield running
+
+
+@contextmanager
+def running_relay(
+    near: RunningBroker, far: RunningBroker, *, queues: Iterable[str] = (), back: Iterable[str] = (), **options: Any
+) -> Iterator[RunningRelay]:
+    """Relay between two brokers for the length of a with-block, over HTTP, as `backwater relay` does.
+
+    Args:
+        near, far: the brokers.
+        queues: taken from `near` and handed over to `far`: `name`, or `name=other` where it has another name there.
+        back: as `queues`, the other way.
+        options: fields of `RelayOptions`.
+    """
+    ways = read_queues(queues), read_queues(back)
+    check_ways(*ways)
+    chosen = RelayOptions(**options)
+
+    async def start() -> RunningRelay:
+        links = AsyncExitStack()
+        lines = [await connect_line(links, each.url, each.secret, {"proxy": ""}) for each in (near, far)]
+        return RunningRelay(make_relays(lines, *ways, chosen), links)
 
     with _running(start) as running:
         yield running

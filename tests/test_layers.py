@@ -134,6 +134,18 @@ TABLE: Mapping[str, May] = {
     "worker.turns": May(never=IMPURE.replace("asyncio ", "")),
     "worker.pace": May(never=IMPURE),
     "worker.deliveries": May("errors broker.values exposure tasks worker.jobs", "msgspec", never=IMPURE),
+    "relay": May("errors broker.values tasks worker relay", "msgspec", IMPURE),
+    "relay.cargo": May("errors broker.values tasks.messages worker.deliveries", "msgspec", IMPURE),
+    "relay.outward": May(
+        "errors broker.values outbox.rules tasks.asks worker.line relay.cargo",
+        never=IMPURE.replace("asyncio ", ""),
+    ),
+    "relay.homeward": May(
+        "broker.values tasks.flows worker.inputs worker.line relay.cargo", never=IMPURE.replace("asyncio ", "")
+    ),
+    "relay.errands": May("tasks worker.line", never=IMPURE.replace("asyncio ", "")),
+    "relay.carrier": May("errors broker.values tasks worker relay", never="os random secrets uuid asyncio socket"),
+    "relay.relay": May("worker relay", "msgspec", never="random secrets uuid"),
     "owners": May("errors", never="time random secrets asyncio socket logging"),
     "memory_sqlite": May("errors owners protocol.memory", never="time random secrets asyncio socket logging"),
     "threads": May("errors options", never="socket"),
@@ -168,6 +180,8 @@ TABLE: Mapping[str, May] = {
     "network_simulator": May("errors network_simulator", never="time os secrets uuid logging"),
     "testing": May(
         f"{ALL_OF_OURS} broker_server network_simulator worker worker_plan worker_pools worker_process", "tornado"
+    "testing": May(
+        f"{ALL_OF_OURS} broker_server relay relay_process worker worker_plan worker_pools worker_process", "tornado"
     ),
     "fixtures": May("app tasks.current testing", "pytest", never="os random secrets uuid socket"),
     "loading": May("errors exposure", never=IMPURE.replace("os ", "")),
@@ -192,12 +206,15 @@ TABLE: Mapping[str, May] = {
     ),
     "worker_pools": May("errors worker worker_plan", never="time asyncio"),
     "worker_process": May("errors app broker.values periodic serve tasks worker worker_plan worker_pools", "tornado"),
+    "relay_process": May("errors app keyfiles relay worker worker_process", never="time random secrets uuid"),
+    "relay_commands": May("errors flags keyfiles logs options relay relay_process settings worker", "click"),
     "worker_commands": May(
         "errors flags keyfiles logs options serve settings supervisor worker_plan worker_process", "click"
     ),
     "cli": May(
         f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading outbox_commands periodic_commands queue_commands "
         "event_commands inspect_commands serving_commands spool_commands task_commands worker_commands settings "
+        "event_commands inspect_commands relay_commands serving_commands task_commands worker_commands settings "
         "terminal",
         "click",
     ),

@@ -58,18 +58,20 @@ class Inputs(Generic[W]):
         asked, known = ids, -1
         while asked and known < len(found):
             known = len(found)
-            found |= {each.id: each for each in await self._ask(asked) if each is not None}
+            found |= {each.id: each for each in await ask_results(self._line, asked) if each is not None}
             asked = [each for each in asked if each not in found]
         return {each: found.get(each) for each in ids}
 
-    async def _ask(self, ids: list[str]) -> list[Result | None]:
-        try:
-            return await self._line.insist(lambda: asks.results(ids))
-        except ResultTooLarge as error:
-            if len(ids) == 1:
-                return [Result(ids[0], failed(error), True, 0.0)]
-        half = len(ids) // 2
-        return [*await self._ask(ids[:half]), *await self._ask(ids[half:])]
+
+async def ask_results(line: Line, ids: list[str], wait: float = 0.0) -> list[Result | None]:
+    """The last known of each, with `wait` as soon as one is final; one that cannot be fetched has failed by that."""
+    try:
+        return await line.insist(lambda: asks.results(ids, wait))
+    except ResultTooLarge as error:
+        if len(ids) == 1:
+            return [Result(ids[0], failed(error), True, 0.0)]
+    half = len(ids) // 2
+    return [*await ask_results(line, ids[:half]), *await ask_results(line, ids[half:])]
 
 
 def _portions(ids: list[str]) -> Iterator[list[str]]:

@@ -83,7 +83,13 @@ class Line:
         self._dice = dice
         self.heard = clock()
         self.failing: dict[str, CallFailed] = {}
+        self._failed_at = 0.0
         self._answered = asyncio.Event()
+
+    @property
+    def down(self) -> float:
+        """For how long something has failed again and again, seconds; 0 while the link is up."""
+        return self._clock() - self._failed_at if self.failing else 0.0
 
     async def ask(self, ask: Ask[T]) -> T:
         """One attempt; raises `CallFailed`."""
@@ -133,6 +139,7 @@ class Line:
     def _note_failure(self, ask: Ask[Any], error: CallFailed) -> None:
         self._answered.clear()
         if not self.failing:
+            self._failed_at = self._clock()
             said = f"{type(error).__name__}: {error}"
             log.warning("%s cannot be asked; it is tried until it answers: %s", self.name, said)
         self.failing[ask.verb] = error
