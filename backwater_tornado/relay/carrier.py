@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from backwater_tornado.broker.values import Batch, Published, Result, Settlement, SettleState, Verdict
 from backwater_tornado.errors import CallFailed
@@ -116,13 +116,14 @@ class Carrier:
         for token in batch.cancelled:
             self._cancel(token)
 
-    def lose(self) -> None:
-        """See `Holder`. Another takes them, and finds at the far broker what this has handed over."""
-        if self._held:
-            log.warning("the near broker gives %d messages to another: the session is gone", len(self._held))
-        for away in self._held.values():
+    def lose(self, tokens: Collection[int]) -> None:
+        """See `Holder`. Whoever has them finds at the far broker what this has handed over."""
+        lost = [away for away in map(self._held.get, tokens) if away is not None and not away.is_ended]
+        for away in lost:
+            del self._held[away.token]
             self._end(away)
-        self._held.clear()
+        if lost:
+            log.warning("the near broker has given %d messages to another: the session was gone", len(lost))
 
     # The way out -----------------------------------------------------------------------------------------------------
 
@@ -201,6 +202,10 @@ class Carrier:
         if away is not None and away.is_home and state is SettleState.DONE:
             self.counts["home"] += 1
             self._forgetting.add(away.id)
+        self.tell_room()
+
+    def tell_room(self) -> None:
+        """There may be room again."""
         self.made_room(self.room(), max(1, min(self._prefetch // 4, BATCH)))
 
     def give_back_all(self) -> None:

@@ -37,7 +37,7 @@ log = logging.getLogger("backwater.relay")
 
 #: How often others are shown anew what it does, seconds.
 SHOW_PERIOD = 10.0
-#: Between two looks at whether the far broker is back, seconds.
+#: Between two looks at whether the far broker is away, seconds.
 LOOK = 0.25
 
 
@@ -64,7 +64,7 @@ class Relay:
         self.carrier = Carrier(far, self.queues, options.prefetch)
         timing = {"wait": options.wait, "ttl": options.ttl}
         self.consumer = Consumer(near, self.carrier, list(queues), self.describe, **timing)
-        self.settling = Settling(near, lambda: self.consumer.session, self.consumer.renew, self.carrier.settled)
+        self.settling = Settling(near, self.consumer, self.carrier.settled)
         inputs = Inputs(near, self.carrier.prepare)
         self.carrier.settle, self.carrier.fetch = self.settling.add, inputs.fetch
         self.carrier.made_room = self.consumer.note_room
@@ -109,13 +109,11 @@ class Relay:
             await self.consumer.show()
 
     async def _look(self) -> None:
-        """Take messages again as soon as the far broker is back."""
-        was_cut = False
+        """Let go when the far broker is away, and take messages again when it is back."""
         while True:
             await asyncio.sleep(LOOK)
-            before, was_cut = was_cut, self.carrier.is_cut
-            if before != was_cut:
-                self.consumer.overtake()
+            self.carrier.let_go()
+            self.carrier.tell_room()
 
     async def _drain(self) -> None:
         log.info("stopping: what is away is the next relay's")
