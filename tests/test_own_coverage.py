@@ -39,6 +39,7 @@ ALSO = (
     "outbox.rules",
     "outbox.seat",
     "outbox.within",
+    "relay.cargo",
     "worker.execution",
     "worker.frames",
     "worker.interrupts",
