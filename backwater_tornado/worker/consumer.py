@@ -2,8 +2,9 @@
 
 A poll says what is still held, asks for as much as there is room for, and waits a few seconds at the broker, which
 answers the moment there is something. It is all that keeps the session alive: a worker that does not hear of work is
-not heard of either. A poll whose answer was lost is answered with the same batch by the next one. When room is made
-while a poll waits that asks for little, the next one overtakes it, and the broker answers the older at once.
+not heard of either. A poll whose answer was lost is answered with the same batch by the next one. One that would ask
+for little is put off for a moment, in which there may be more room. When room is made while a poll waits that asks for
+little, the next one overtakes it, and the broker answers the older at once.
 
 When the broker says that the session is gone, it is opened again, and gets back what it held and nobody was given
 since; the rest is another's by now.
@@ -14,6 +15,7 @@ Rule: what is done with deliveries is the holder's business.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -30,6 +32,8 @@ from .line import Line
 WAIT = 6.0
 #: How long the broker keeps what a worker holds that it does not hear of, seconds.
 TTL = 30.0
+#: How long a poll is put off at most, seconds.
+MOMENT = 0.01
 
 
 class Holder(Protocol):
@@ -47,8 +51,8 @@ class Holder(Protocol):
         """Give back what is too much."""
         ...
 
-    def take(self, batch: Batch) -> None:
-        """Deliveries that are new, and tokens that were cancelled."""
+    def take(self, batch: Batch, *, more: bool = False) -> None:
+        """Deliveries that are new, and tokens that were cancelled; `more`: it is all that was asked for."""
         ...
 
     def lose(self, tokens: Collection[int]) -> None:
@@ -92,6 +96,8 @@ class Consumer:
         #: What the poll that waits asks for, and in which life of the session.
         self._asked = 0
         self._asked_in = 0
+        #: What is little.
+        self._enough = 1
 
     async def open(self) -> None:
         """Open a session, by a name that nobody had before."""
@@ -143,6 +149,7 @@ class Consumer:
 
     def note_room(self, room: int, enough: int) -> None:
         """There is room for so many: a poll that waits for fewer than `enough` is overtaken when there is as much."""
+        self._enough = enough
         if self._asked < enough <= room:
             self.overtake()
 
@@ -154,6 +161,7 @@ class Consumer:
         """Poll until cancelled."""
         while True:
             self._overtake.clear()
+            await self._await_room()
             polling = asyncio.ensure_future(self._poll())
             overtaking = asyncio.ensure_future(self._overtake.wait())
             try:
@@ -165,6 +173,14 @@ class Consumer:
                 polling.cancel()
                 overtaking.cancel()
 
+    async def _await_room(self) -> None:
+        self._asked = max(0, self._holder.room())
+        if self._asked < self._enough:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MOMENT):
+                    await self._overtake.wait()
+            self._overtake.clear()
+
     async def _poll(self) -> None:
         try:
             batch = await self._line.insist(self._next)
@@ -175,7 +191,7 @@ class Consumer:
             return
         if batch.number > self._confirmed:
             self._confirmed = batch.number
-            self._holder.take(batch)
+            self._holder.take(batch, more=len(batch.deliveries) >= self._asked)
         elif batch.cancelled:
             self._holder.take(Batch(batch.number, (), batch.cancelled))
 

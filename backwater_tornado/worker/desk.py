@@ -85,6 +85,8 @@ class Desk:
         self._limits: dict[str, Limit] = {}
         self.pace = Pace(sum(pool.size for pool in self.pools), prefetch, self._loop.time())
         self._held: dict[int, Held] = {}
+        #: How many of them have ended, and the broker has yet to accept that.
+        self._ended = 0
         self._running: set[Held] = set()
         self._noting: dict[int, asyncio.Future[SettleState]] = {}
         self._side: set[asyncio.Task[None]] = set()
@@ -99,12 +101,15 @@ class Desk:
     # What the consumer asks, see `Holder` ----------------------------------------------------------------------------
 
     def room(self) -> int:
-        """See `Holder`. What stepped aside for a limit of its function is not in the way of others."""
+        """See `Holder`. What stepped aside for a limit of its function is not in the way of others.
+
+        Neither is what has ended: while the broker is told of it the next ones are on their way.
+        """
         if self.closing or (self.keeping is not None and self.keeping.trouble):
             return 0
         prefetch = self.pace.prefetch(self._loop.time())
         aside = sum(turns.aside for turns in self._turns.values())
-        return prefetch - len(self._held) + min(aside, prefetch)
+        return prefetch - len(self._held) + min(self._ended, prefetch) + min(aside, prefetch)
 
     def held(self) -> tuple[int, ...]:
         """See `Holder`."""
@@ -120,8 +125,10 @@ class Desk:
             log.debug("%s goes back: those before it take long", held.label, extra=held.about)
             self._finish(held, returned(held.token))
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: Batch, *, more: bool = False) -> None:
         """See `Holder`."""
+        if more and self._is_dry():
+            self.pace.note_dry(self._loop.time())
         self.counts["received"] += len(batch.deliveries)
         for delivery in batch.deliveries:
             held = self._held[delivery.token] = Held(delivery)
@@ -133,6 +140,10 @@ class Desk:
                 self._read(held)
         for token in batch.cancelled:
             self._cancel(token)
+
+    def _is_dry(self) -> bool:
+        """Whether there is nothing left to begin."""
+        return not any(held.stage in (Stage.FETCHING, Stage.WAITING) for held in self._held.values())
 
     def lose(self, tokens: Collection[int]) -> None:
         """See `Holder`."""
@@ -255,7 +266,8 @@ class Desk:
         superseded = held.stage is not Stage.RUNNING
         if not superseded:
             self._finish(held, settlement_of(held.task, job, ending))
-        self.pace.note_end(self._loop.time())
+        now = self._loop.time()
+        self.pace.note_end(now, now - held.began)
         self._leave(held)
         if "after_task" in self._hooks:
             self._beside(self._hooks.tell("after_task", job, ending))
@@ -270,6 +282,7 @@ class Desk:
         self._turns_of(held).end(held)
         if not self._running:
             self.idle.set()
+        self._tell_room()
 
     def _beside(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(coroutine)
@@ -293,6 +306,7 @@ class Desk:
     def _finish(self, held: Held, settlement: Settlement) -> None:
         """Tell the broker how it ended; it is held until that is accepted."""
         held.stage = Stage.ENDED
+        self._ended += 1
         self.counts[settlement.verdict] += 1
         self.settle(settlement)
         if self.keeping is not None:
@@ -316,8 +330,14 @@ class Desk:
         held = self._held.pop(settlement.token, None)
         if self.keeping is not None:
             self.keeping.forget(settlement.token)
-        if held is not None and state is SettleState.STALE:
-            self._supersede(held)
+        if held is not None:
+            self._ended -= 1
+            if state is SettleState.STALE:
+                self._supersede(held)
+        self._tell_room()
+
+    def _tell_room(self) -> None:
+        """There may be room for more."""
         prefetch = self.pace.prefetch(self._loop.time())
         self.made_room(self.room(), max(1, prefetch // 4))
 

@@ -45,9 +45,12 @@ class Hands:
         self.taken: list[Batch] = []
         self.lost: list[set[int]] = []
         self.here: tuple[int, ...] = ()
+        self.more: list[bool] = []
+        self.free = 5
+        self.took = asyncio.Semaphore(0)
 
     def room(self) -> int:
-        return 5
+        return self.free
 
     def held(self) -> tuple[int, ...]:
         return self.here
@@ -55,8 +58,10 @@ class Hands:
     def let_go(self) -> None:
         """Nothing is too much."""
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: Batch, *, more: bool = False) -> None:
         self.taken.append(batch)
+        self.more.append(more)
+        self.took.release()
 
     def lose(self, tokens: Collection[int]) -> None:
         self.lost.append(set(tokens))
@@ -147,5 +152,56 @@ def test_no_queue_is_always_the_first() -> None:
         await broker.polled.acquire()
         wants = [ask.args[1].wants for ask in broker.asked if ask.verb == "receive"]
         assert wants == [(("q", 5), ("r", 5)), (("r", 5), ("q", 5))]
+
+    run(test)
+
+
+def test_a_batch_of_all_that_was_asked_for_is_told_as_such() -> None:
+    async def test(consumer: Consumer, broker: Broker, hands: Hands) -> None:
+        hands.free = 1
+        for number in (1, 2):
+            broker.batches.put_nowait(batch(number))
+            await broker.polled.acquire()
+        assert hands.more == [False, True]
+
+    run(test)
+
+
+async def turns() -> None:
+    """Some turns of the loop, in which everybody who has something to do does it."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def asked(broker: Broker) -> list[int]:
+    return [ask.args[1].credit for ask in broker.asked if ask.verb == "receive"]
+
+
+def test_a_poll_that_would_ask_for_little_waits_for_room() -> None:
+    async def test(consumer: Consumer, broker: Broker, hands: Hands) -> None:
+        consumer.note_room(5, 2)
+        hands.free = 1
+        broker.batches.put_nowait(batch(1))
+        await hands.took.acquire()
+        await turns()
+        hands.free = 3
+        consumer.note_room(3, 2)
+        await broker.polled.acquire()
+        await turns()
+        assert asked(broker) == [5, 3]
+
+    run(test)
+
+
+def test_it_does_not_wait_for_long() -> None:
+    async def test(consumer: Consumer, broker: Broker, hands: Hands) -> None:
+        hands.free = 0
+        broker.batches.put_nowait(batch(1))
+        await broker.polled.acquire()
+        assert asked(broker) == [5, 0]
+        hands.free = 4
+        consumer.note_room(4, 2)
+        await broker.polled.acquire()
+        assert asked(broker) == [5, 0, 4]
 
     run(test)
