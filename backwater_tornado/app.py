@@ -23,10 +23,10 @@ from .broker.values import Entry, unpack
 from .client import AsyncClient, Client
 from .driving import drive, drive_async
 from .errors import InvalidOption
+from .outbox.amounts import Bounds, WhenFull
 from .outbox.parcels import Parcel, make_parcels
-from .outbox.rows import Bounds
 from .outbox.spool import Spool
-from .outbox.store import OutboxStore, path_of
+from .outbox.stores import open_outbox
 from .outbox.within import Within
 from .results import AsyncResult, AwaitableResult, GroupResult, make_awaitable, make_result
 from .sharing import Sharing
@@ -65,11 +65,14 @@ class AppOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: Raise a remote exception as its own class where that is a builtin or one of `exceptions`.
     rethrow_remote_exceptions: bool = False
     exceptions: tuple[type[Exception], ...] = ()
-    #: Where tasks are kept until the broker has them, `sqlite:///var/lib/myapp/outbox.db`; None: they are sent at once.
+    #: Where tasks are kept until the broker has them, `sqlite:///var/lib/myapp/outbox.db` or `postgresql://…`.
+    #: None: they are sent at once.
     outbox: str | None = None
-    #: How much that holds, refused tasks included: messages, and bytes of their bodies; beyond, sending raises.
+    #: How much that holds, refused tasks included: messages, and bytes of their bodies.
     outbox_messages: int = 1_000_000
     outbox_bytes: int = 1 << 30
+    #: When that is reached sending raises, waits for room (`send_timeout` at most), or drops the oldest tasks.
+    outbox_full: WhenFull = "refuse"
 
     def __post_init__(self) -> None:
         make_send_options({"queue": self.queue, "result_expires": self.result_expires})
@@ -99,7 +102,7 @@ class _Application:
         self.clock = time.monotonic
         self._entries: dict[str, Entry] = {}
         self.rethrow, self.exceptions = self.options.rethrow_remote_exceptions, self.options.exceptions
-        self._bounds = Bounds(self.options.outbox_messages, self.options.outbox_bytes)
+        self._bounds = Bounds(self.options.outbox_messages, self.options.outbox_bytes, self.options.outbox_full)
         self.spool = None if self.options.outbox is None else self._open_spool(self.options.outbox)
 
     def _open_spool(self, url: str) -> Spool:
@@ -107,7 +110,11 @@ class _Application:
         given = {**self.client_options, "max_attempts": 1}
         given["recv_timeout"] = min(given["recv_timeout"], FORWARD_TIMEOUT)
         options = {"send_timeout": self.options.send_timeout, **given}
-        return Spool(OutboxStore(path_of(url), self._bounds), lambda: AsyncApp(self.endpoints, self.secret, **options))
+        return Spool(
+            open_outbox(url, self._bounds),
+            lambda: AsyncApp(self.endpoints, self.secret, **options),
+            patience=self.options.send_timeout if self._bounds.when_full == "wait" else 0.0,
+        )
 
     def plan(self, canvases: Iterable[Canvas]) -> list[Order]:
         """What the broker is told to make of each canvas."""
@@ -125,8 +132,12 @@ class _Application:
                 connection.execute("INSERT INTO orders …")
                 confirm.delay(7)
 
+        Args:
+            connection: of `sqlite3` or psycopg, or a `Connection` or `Session` of SQLAlchemy for SQLite or PostgreSQL.
+
         Raises:
-            ConfigurationError: it is no connection of `sqlite3`, or the tables are missing.
+            InvalidOption: it is none of these.
+            ConfigurationError: the file of SQLite has no outbox.
         """
         if self.spool is not None:
             self.spool.start()

@@ -19,9 +19,8 @@ from .app import App
 from .errors import DeadlineExceeded, InvalidOption
 from .flags import SETTINGS_HELP, with_settings
 from .logs import start_logging
-from .outbox.rows import SCHEMA
-from .outbox.seat import Seat
-from .outbox.store import OutboxStore, path_of
+from .outbox.store import OutboxStore
+from .outbox.stores import SCHEMAS, is_url, open_outbox
 from .settings import Settings, load
 from .tables import count_of, kept_row, outbox_row, parcel_row, show_letter, show_rows
 from .task_commands import connect
@@ -36,19 +35,12 @@ def _url(settings: Settings) -> str:
     named = settings["outbox"]
     if not named:
         raise InvalidOption("no outbox was named: give --outbox FILE, BACKWATER_OUTBOX, or outbox in backwater.toml")
-    return (
-        str(named)
-        if named.startswith("sqlite:")
-        else f"sqlite://{Path(named).absolute().as_uri().removeprefix('file://')}"
-    )
+    return str(named) if is_url(named) else f"sqlite://{Path(named).absolute().as_uri().removeprefix('file://')}"
 
 
-def _open(settings: Settings) -> OutboxStore:
+def _open(settings: Settings) -> OutboxStore[Any]:
     """Open it; one that is not there is not made."""
-    path = path_of(_url(settings))
-    if not Path(path).is_file():
-        raise InvalidOption(f"there is no outbox {path!r}")
-    return OutboxStore(path)
+    return open_outbox(_url(settings), make=False)
 
 
 def _connect(settings: Settings) -> App:
@@ -79,7 +71,7 @@ def forward_command(config: str | None, **flags: Any) -> int:
     with _connect(settings) as app:
         assert app.spool is not None
         app.spool.start()
-        log.info("forwarding %s to %s", app.spool.store.path, settings.broker_url())
+        log.info("forwarding %s to %s", app.spool.store.name, settings.broker_url())
         while app.spool.is_forwarding and not stopping.wait(_LOOK):
             pass
     return OK if stopping.is_set() else RAISED
@@ -109,7 +101,7 @@ def outbox_status(as_json: bool, config: str | None, **flags: Any) -> int:
       backwater outbox status --json
     """  # noqa: D301 - click reads the escape
     store = _open(load("outbox", flags, config))
-    seat = Seat(store.path)
+    seat = store.seat()
     is_free = seat.take()
     seat.leave()
     show_letter(outbox_row(store.status(), is_forwarded=not is_free), as_json=as_json)
@@ -193,14 +185,15 @@ def outbox_flush(seconds: float | None, as_json: bool, config: str | None, **fla
 
 
 @outbox_group.command("schema")
-@click.option("--dialect", type=click.Choice(["sqlite"]), default="sqlite", show_default=True)
+@click.option("--dialect", type=click.Choice(list(SCHEMAS)), default="sqlite", show_default=True)
 def outbox_schema(dialect: str) -> int:
     """Print the tables of an outbox, for a database of your own (`App.outbox_in`).
 
     \b
       backwater outbox schema | sqlite3 app.db
+      backwater outbox schema --dialect postgresql | psql postgresql://db.example/app
     """  # noqa: D301 - click reads the escape
-    click.echo(SCHEMA, nl=False)
+    click.echo(SCHEMAS[dialect], nl=False)
     return OK
 
 

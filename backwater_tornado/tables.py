@@ -16,8 +16,8 @@ import click
 
 from .broker.values import DeadLetter, Entry, Message, QueueRates, QueueStats
 from .errors import CallFailed, InvalidOption, Unserializable
+from .outbox.amounts import Status
 from .outbox.parcels import Kept, Parcel, Taken, open_parcel
-from .outbox.rows import Status
 from .protocol.codec import JSON
 from .tasks.messages import read_arguments, read_headers
 from .tasks.schedule import decode_schedule, describe_schedule
@@ -96,6 +96,7 @@ def outbox_row(status: Status, *, is_forwarded: bool) -> Row:
         "queues": status.waiting,
         "oldest": "" if status.oldest is None else _moment(status.oldest),
         "refused": status.refused,
+        "dropped": status.dropped,
         "bytes": status.size,
         "forwarded": is_forwarded,
     }

@@ -91,11 +91,21 @@ TABLE: Mapping[str, May] = {
     "periodic": May("errors broker.values tasks.asks tasks.entries", never="os random secrets uuid socket"),
     "outbox": May("errors broker.values broker.store tasks outbox", "msgspec", never=IMPURE),
     "outbox.seat": May("errors", never="time random secrets uuid asyncio socket logging"),
-    "outbox.within": May("errors tasks outbox.parcels outbox.rows", never=IMPURE),
-    "outbox.rows": May("errors outbox.parcels", never=IMPURE),
-    "outbox.store": May(
-        "errors outbox.parcels outbox.rows outbox.seat", never="random secrets uuid asyncio socket logging"
+    "outbox.amounts": May("errors", never=IMPURE),
+    "outbox.within": May(
+        "errors tasks outbox.amounts outbox.parcels outbox.postgres_schema outbox.sqlite_rows",
+        "psycopg sqlalchemy",
+        never=IMPURE,
     ),
+    "outbox.sqlite_rows": May("outbox.amounts outbox.parcels", never=IMPURE),
+    "outbox.postgres_schema": May("outbox.parcels", never=IMPURE),
+    "outbox.postgres_rows": May("outbox.amounts outbox.parcels outbox.postgres_schema", "psycopg"),
+    "outbox.store": May(
+        "errors outbox.amounts outbox.parcels", never="time random secrets uuid asyncio socket logging"
+    ),
+    "outbox.stores": May("errors outbox", never=IMPURE),
+    "outbox.sqlite_store": May("errors outbox", never="random secrets uuid asyncio socket logging"),
+    "outbox.postgres_store": May("errors outbox", "psycopg", never="os random secrets uuid asyncio socket logging"),
     "outbox.forwarder": May("errors tasks.flows outbox", never="os secrets uuid socket"),
     "outbox.spool": May(
         "errors tasks.flows tasks.workflow outbox.forwarder outbox.parcels outbox.store",
@@ -220,6 +230,7 @@ TABLE: Mapping[str, May] = {
     ),
     "tables": May(
         "errors broker.values outbox.parcels outbox.rows protocol.codec tasks.messages tasks.schedule worker.spool",
+        "errors broker.values outbox.amounts outbox.parcels protocol.codec tasks.messages tasks.schedule",
         "click rich",
         IMPURE,
     ),

@@ -17,7 +17,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from backwater_tornado.errors import CallFailed, Refused, StorageFailed
 from backwater_tornado.tasks.flows import Flow
@@ -25,7 +25,6 @@ from backwater_tornado.tasks.flows import Flow
 from .flows import Refusal, end_flow, publish_flow
 from .parcels import Kept, Place
 from .rules import Room, choose, is_known, pause
-from .seat import Seat
 from .store import OutboxStore
 
 log = logging.getLogger("backwater.outbox")
@@ -64,19 +63,20 @@ class Forwarder:
 
     def __init__(
         self,
-        store: OutboxStore,
+        store: OutboxStore[Any],
         link: Link,
         clock: Callable[[], float] = time.time,
         dice: Callable[[], float] = random.random,
     ) -> None:
-        self.seat = Seat(store.path)
+        self.seat = store.seat()
         #: Failures in a row: above 0 the link counts as down.
         self.failures = 0
         #: Another has the seat.
         self._is_turned_away = False
+        self._is_seated = False
         self._store, self._link, self._clock, self._dice = store, link, clock, dice
         self._room = Room()
-        self._read_up_to = 0
+        self._read = store.reader()
         self._waiting: list[Place] = []
         #: The queues of requests on their way.
         self._busy: dict[asyncio.Task[None], set[str]] = {}
@@ -88,21 +88,31 @@ class Forwarder:
 
     async def run(self) -> None:
         """Forward until `stop`; raises `ConfigurationError` when the seat cannot be used at all."""
-        try:
-            while not self._stopping and not self.seat.take():
+        while not self._stopping:
+            try:
+                if await self._has_seat():
+                    await self._forward()
+            finally:
+                for task in self._busy:
+                    task.cancel()
+                await asyncio.gather(*self._busy, return_exceptions=True)
+                self.seat.leave()
+
+    async def _has_seat(self) -> bool:
+        """Wait until it is taken; False: this was stopped before."""
+        while not self._stopping:
+            self._news.clear()
+            try:
+                if self.seat.take():
+                    self._is_turned_away = False
+                    return True
                 if not self._is_turned_away:
                     log.info("another forwards this outbox; this waits until it ends")
                 self._is_turned_away = True
-                self._news.clear()
-                await self._wait(LOOK)
-            self._is_turned_away = False
-            if not self._stopping:
-                await self._forward()
-        finally:
-            for task in self._busy:
-                task.cancel()
-            await asyncio.gather(*self._busy, return_exceptions=True)
-            self.seat.leave()
+            except StorageFailed as error:
+                self._fail(error)
+            await self._wait(LOOK)
+        return False
 
     @property
     def is_idle(self) -> bool:
@@ -115,9 +125,11 @@ class Forwarder:
         self._news.set()
 
     async def _forward(self) -> None:
+        self._is_seated = True
+        self._waiting, self._barred, self._read = [], None, self._store.reader()
         self._listen()
         try:
-            while not self._stopping:
+            while self._is_seated and not self._stopping:
                 self._news.clear()
                 try:
                     self._begin_requests()
@@ -125,16 +137,20 @@ class Forwarder:
                     self._fail(error)
                 await self._wait(LOOK)
         finally:
-            self._stopping = True
+            self._is_seated = False
             asyncio.get_running_loop().remove_reader(self.seat.fd)
 
     def _listen(self) -> None:
-        if not self._stopping:
+        if self._is_seated:
             asyncio.get_running_loop().add_reader(self.seat.fd, self._hear)
 
     def _hear(self) -> None:
-        self.seat.hush()
+        self._is_seated = self.seat.hush()
         self._news.set()
+        if not self._is_seated:
+            log.warning("the seat of this outbox's forwarder was lost; this takes it again")
+            asyncio.get_running_loop().remove_reader(self.seat.fd)
+            return
         if (
             self._busy
         ):  # what comes now mostly waits for an answer anyway: a sender in a loop is not disturbed by a look
@@ -171,9 +187,8 @@ class Forwarder:
         """Read what is new in the file; whether there may be something to choose since the last time."""
         new: list[Place] = []
         if len(self._waiting) < WINDOW:
-            new = self._store.places(self._read_up_to, WINDOW)
+            new = self._read(WINDOW)
             self._waiting += new
-            self._read_up_to = new[-1].number if new else self._read_up_to
         if self._barred is not None and not any(self._barred.isdisjoint(each.queues) for each in new):
             self._barred.update(*(each.queues for each in new))
             return False

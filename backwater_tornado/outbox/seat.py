@@ -48,11 +48,12 @@ class Seat:
         self.fd = fd
         return True
 
-    def hush(self) -> None:
-        """Hear all that has rung so far as one."""
+    def hush(self) -> bool:
+        """Hear all that has rung so far as one; gives whether the seat is still taken, as a file's always is."""
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self.fd, 65536)) == 65536:
                 pass
+        return True
 
     def leave(self) -> None:
         """Another may have it."""

@@ -15,17 +15,17 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from backwater_tornado.errors import BackwaterError, DeadlineExceeded
+from backwater_tornado.errors import BackwaterError, DeadlineExceeded, OutboxFull
 from backwater_tornado.tasks.flows import Nap
 from backwater_tornado.tasks.workflow import Order
 
 from .forwarder import Forwarder
 from .forwarder import Link as Forwarding
-from .parcels import make_parcels
+from .parcels import Parcel, make_parcels
 from .store import OutboxStore
 
 log = logging.getLogger("backwater.outbox")
@@ -54,10 +54,18 @@ class Spool:
         store: the outbox.
         link: makes a broker's other end for the thread.
         clock: Unix seconds.
+        patience: how long sending waits for room, seconds; 0: not at all.
     """
 
-    def __init__(self, store: OutboxStore, link: Callable[[], Link], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: OutboxStore[Any],
+        link: Callable[[], Link],
+        clock: Callable[[], float] = time.time,
+        patience: float = 0.0,
+    ) -> None:
         self.store = store
+        self._patience = patience
         self._make_link = link
         self._clock = clock
         self._lock = threading.Lock()
@@ -70,8 +78,24 @@ class Spool:
         """Put orders in, all or none; raises `OutboxFull`, `StorageFailed`."""
         parcels = make_parcels(orders, self._clock())
         if parcels:
-            self.store.put(parcels)
+            dropped = self._put(parcels)
+            if dropped:
+                log.warning("the outbox is full: %d of the oldest tasks in it were dropped", dropped)
             self.start()
+
+    def _put(self, parcels: Sequence[Parcel]) -> int:
+        """Wait for room where that is wished, even behind others: whoever comes when there is some is first."""
+        until = time.monotonic() + self._patience
+        nap = _FIRST_LOOK
+        while True:
+            try:
+                return self.store.put(parcels)
+            except OutboxFull:
+                if time.monotonic() + nap > until:
+                    raise
+            self.start()
+            time.sleep(nap)
+            nap = min(nap * 1.5, _LONGEST_LOOK)
 
     def start(self) -> None:
         """Forward, unless this does already."""

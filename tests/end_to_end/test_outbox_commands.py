@@ -14,7 +14,7 @@ import pytest
 import backwater_tornado as backwater
 from backwater_tornado.broker.values import Queue
 from backwater_tornado.outbox.parcels import Parcel, make_parcels
-from backwater_tornado.outbox.store import OutboxStore
+from backwater_tornado.outbox.sqlite_store import SqliteOutbox
 from backwater_tornado.protocol.keys import format_key
 from backwater_tornado.tasks import asks
 from backwater_tornado.tasks.signatures import signature
@@ -51,7 +51,7 @@ def parcels(*ids: str, queue: str = "default") -> list[Parcel]:
 
 
 def put(folder: Path, *ids: str, queue: str = "default") -> None:
-    box = OutboxStore(folder / "o.db")
+    box = SqliteOutbox(folder / "o.db")
     box.put(parcels(*ids, queue=queue))
     box.close()
 

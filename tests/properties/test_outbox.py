@@ -24,7 +24,7 @@ from backwater_tornado.outbox import rules
 from backwater_tornado.outbox.forwarder import Forwarder
 from backwater_tornado.outbox.parcels import Place, open_parcel
 from backwater_tornado.outbox.rules import Room, choose
-from backwater_tornado.outbox.store import OutboxStore
+from backwater_tornado.outbox.sqlite_store import SqliteOutbox
 from backwater_tornado.tasks.asks import Ask
 from backwater_tornado.tasks.flows import MAX_BYTES
 from backwater_tornado.tasks.signatures import Canvas, chain, group, signature
@@ -106,7 +106,7 @@ class History:
     """One outbox, one broker, one forwarder after the other."""
 
     def __init__(self, folder: str, harm: Iterator[Any]) -> None:
-        self.box = OutboxStore(Path(folder) / "o.db")
+        self.box = SqliteOutbox(Path(folder) / "o.db")
         self.line = Line()
         self.line.before, self.line.after = self._before, self._after
         self._harm = harm

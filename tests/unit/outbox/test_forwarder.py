@@ -25,7 +25,7 @@ from backwater_tornado.outbox import forwarder as module
 from backwater_tornado.outbox.forwarder import IN_FLIGHT, Forwarder
 from backwater_tornado.outbox.rules import KNOWN_FOR, LEAST_MESSAGES, choose
 from backwater_tornado.outbox.seat import Seat
-from backwater_tornado.outbox.store import OutboxStore
+from backwater_tornado.outbox.sqlite_store import SqliteOutbox
 from backwater_tornado.tasks.asks import Ask
 from backwater_tornado.tasks.flows import MAX_MESSAGES
 from backwater_tornado.tasks.signatures import Canvas, chain, group, signature
@@ -35,8 +35,8 @@ PATIENCE = 20.0
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Iterator[OutboxStore]:
-    made = OutboxStore(tmp_path / "o.db")
+def box(tmp_path: Path) -> Iterator[SqliteOutbox]:
+    made = SqliteOutbox(tmp_path / "o.db")
     yield made
     made.close()
 
@@ -50,7 +50,7 @@ def call(queue: str = "a", **options: Any) -> Canvas:
     return signature("m.f", queue=queue, **options)
 
 
-def put(box: OutboxStore, *canvases: Canvas, at: float = NOW) -> list[str]:
+def put(box: SqliteOutbox, *canvases: Canvas, at: float = NOW) -> list[str]:
     """Put them in; gives the id of each."""
     made = parcels(*canvases, at=at)
     box.put(made)
@@ -58,7 +58,7 @@ def put(box: OutboxStore, *canvases: Canvas, at: float = NOW) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def forwarding(box: OutboxStore, line: Line, dice: float = 0.0) -> AsyncIterator[Forwarder]:
+async def forwarding(box: SqliteOutbox, line: Line, dice: float = 0.0) -> AsyncIterator[Forwarder]:
     forwarder = Forwarder(box, line, lambda: line.now, lambda: dice)
     running = asyncio.create_task(forwarder.run())
     try:
@@ -74,7 +74,7 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0)
 
 
-async def all_gone(box: OutboxStore) -> None:
+async def all_gone(box: SqliteOutbox) -> None:
     await until(lambda: not box.is_waiting(box.last_number()))
 
 
@@ -107,7 +107,7 @@ class Gate:
 # What goes -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_lies_there_goes_and_so_does_what_comes(box: OutboxStore, line: Line) -> None:
+def test_what_lies_there_goes_and_so_does_what_comes(box: SqliteOutbox, line: Line) -> None:
     first = put(box, call(), chain(call(), call()))
 
     async def work() -> list[str]:
@@ -124,7 +124,7 @@ def test_what_lies_there_goes_and_so_does_what_comes(box: OutboxStore, line: Lin
 
 
 def test_it_is_heard_at_once_and_looked_for_in_any_case(
-    box: OutboxStore, line: Line, monkeypatch: pytest.MonkeyPatch
+    box: SqliteOutbox, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def heard(look: float) -> None:
         monkeypatch.setattr(module, "LOOK", look)
@@ -135,11 +135,11 @@ def test_it_is_heard_at_once_and_looked_for_in_any_case(
             await all_gone(box)
 
     asyncio.run(heard(1e6))
-    monkeypatch.setattr("backwater_tornado.outbox.store.ring", lambda path: None)
+    monkeypatch.setattr("backwater_tornado.outbox.sqlite_store.ring", lambda path: None)
     asyncio.run(heard(0.01))
 
 
-def test_what_comes_while_a_request_is_on_its_way_goes_together(box: OutboxStore, line: Line) -> None:
+def test_what_comes_while_a_request_is_on_its_way_goes_together(box: SqliteOutbox, line: Line) -> None:
     async def work() -> None:
         gate = line.before = Gate()
         async with forwarding(box, line):
@@ -155,7 +155,7 @@ def test_what_comes_while_a_request_is_on_its_way_goes_together(box: OutboxStore
     assert [len(each) for each in line.published] == [1, 20]
 
 
-def test_other_queues_do_not_wait_for_one_whose_answer_is_slow(box: OutboxStore, line: Line) -> None:
+def test_other_queues_do_not_wait_for_one_whose_answer_is_slow(box: SqliteOutbox, line: Line) -> None:
     async def work() -> list[str]:
         gate = Gate()
 
@@ -179,7 +179,7 @@ def test_other_queues_do_not_wait_for_one_whose_answer_is_slow(box: OutboxStore,
     assert line.received("a") == ["first", *behind]
 
 
-def test_several_requests_are_on_their_way_and_not_more(box: OutboxStore, line: Line) -> None:
+def test_several_requests_are_on_their_way_and_not_more(box: SqliteOutbox, line: Line) -> None:
     for number in range(IN_FLIGHT + 2):
         put(box, *[call(f"q{number}")] * (MAX_MESSAGES // 2 + 1))
 
@@ -195,7 +195,7 @@ def test_several_requests_are_on_their_way_and_not_more(box: OutboxStore, line: 
     assert line.most_on_their_way == IN_FLIGHT
 
 
-def test_more_than_is_looked_at_goes_in_the_end(box: OutboxStore, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_is_looked_at_goes_in_the_end(box: SqliteOutbox, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WINDOW", 3)
     sent = put(box, *[call()] * 20)
 
@@ -207,7 +207,7 @@ def test_more_than_is_looked_at_goes_in_the_end(box: OutboxStore, line: Line, mo
     assert line.received("a") == sent
 
 
-def test_time_that_has_passed_is_taken_off(box: OutboxStore, line: Line) -> None:
+def test_time_that_has_passed_is_taken_off(box: SqliteOutbox, line: Line) -> None:
     late, early = put(box, call(countdown=50), call(countdown=500))
     line.now = NOW + 100
 
@@ -225,7 +225,7 @@ def test_time_that_has_passed_is_taken_off(box: OutboxStore, line: Line) -> None
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_a_failure_of_the_link_is_ridden_through(box: OutboxStore, line: Line, place: str) -> None:
+def test_a_failure_of_the_link_is_ridden_through(box: SqliteOutbox, line: Line, place: str) -> None:
     setattr(line, place, failing(Unreachable(), OutcomeUnknown(), StorageFailed()))
     sent = put(box, *[call()] * 5)
 
@@ -239,7 +239,7 @@ def test_a_failure_of_the_link_is_ridden_through(box: OutboxStore, line: Line, p
 
 
 def test_while_it_is_down_one_request_at_a_time_tries_it_and_then_all_go_at_once(
-    box: OutboxStore, line: Line, caplog: pytest.LogCaptureFixture
+    box: SqliteOutbox, line: Line, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(IN_FLIGHT):
         put(box, *[call(f"q{number}")] * LEAST_MESSAGES)
@@ -277,7 +277,7 @@ def test_while_it_is_down_one_request_at_a_time_tries_it_and_then_all_go_at_once
     ]
 
 
-def test_requests_shrink_when_they_fail_and_grow_when_they_do_not(box: OutboxStore, line: Line) -> None:
+def test_requests_shrink_when_they_fail_and_grow_when_they_do_not(box: SqliteOutbox, line: Line) -> None:
     put(box, *[call()] * 100)
 
     async def work() -> None:
@@ -290,7 +290,7 @@ def test_requests_shrink_when_they_fail_and_grow_when_they_do_not(box: OutboxSto
     assert [len(each) for each in line.published] == [16, 32, 52]
 
 
-def test_where_one_gets_through_what_failed_is_tried_again_at_once(box: OutboxStore, line: Line) -> None:
+def test_where_one_gets_through_what_failed_is_tried_again_at_once(box: SqliteOutbox, line: Line) -> None:
     async def work() -> None:
         gate, failed = Gate(), asyncio.Event()
 
@@ -315,7 +315,7 @@ def test_where_one_gets_through_what_failed_is_tried_again_at_once(box: OutboxSt
 
 
 def test_a_sender_in_a_loop_does_not_have_it_look_each_time(
-    box: OutboxStore, line: Line, monkeypatch: pytest.MonkeyPatch
+    box: SqliteOutbox, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK", 1e6)
     monkeypatch.setattr(module, "REST", 1e6)
@@ -338,7 +338,7 @@ def test_a_sender_in_a_loop_does_not_have_it_look_each_time(
 
 
 def test_what_has_to_wait_for_an_answer_is_not_looked_at_again_before_that(
-    box: OutboxStore, line: Line, monkeypatch: pytest.MonkeyPatch
+    box: SqliteOutbox, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
     monkeypatch.setattr(module, "REST", 0.0)
@@ -359,7 +359,7 @@ def test_what_has_to_wait_for_an_answer_is_not_looked_at_again_before_that(
     asyncio.run(work())
 
 
-def test_several_that_fail_at_once_count_as_one(box: OutboxStore, line: Line) -> None:
+def test_several_that_fail_at_once_count_as_one(box: SqliteOutbox, line: Line) -> None:
     for number in range(IN_FLIGHT):
         put(box, *[call(f"q{number}")] * (MAX_MESSAGES // 2 + 1))
 
@@ -380,7 +380,7 @@ def test_several_that_fail_at_once_count_as_one(box: OutboxStore, line: Line) ->
     asyncio.run(work())
 
 
-def test_what_was_on_its_way_is_sent_again_by_the_next_and_is_there_once(box: OutboxStore, line: Line) -> None:
+def test_what_was_on_its_way_is_sent_again_by_the_next_and_is_there_once(box: SqliteOutbox, line: Line) -> None:
     sent = put(box, *[call()] * 3)
 
     async def work() -> None:
@@ -397,7 +397,7 @@ def test_what_was_on_its_way_is_sent_again_by_the_next_and_is_there_once(box: Ou
     assert line.received("a") == sent
 
 
-def test_a_fault_of_our_own_stops_nothing(box: OutboxStore, line: Line, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_of_our_own_stops_nothing(box: SqliteOutbox, line: Line, caplog: pytest.LogCaptureFixture) -> None:
     line.before = failing(RuntimeError("a fault"))  # type: ignore[arg-type]
     put(box, call())
 
@@ -409,20 +409,20 @@ def test_a_fault_of_our_own_stops_nothing(box: OutboxStore, line: Line, caplog: 
     assert "the forwarder has failed, and goes on" in caplog.text
 
 
-def test_a_file_that_fails_for_a_while_stops_nothing(box: OutboxStore, line: Line) -> None:
+def test_a_file_that_fails_for_a_while_stops_nothing(box: SqliteOutbox, line: Line) -> None:
     sent = put(box, call())
-    places, left = box.places, [StorageFailed("locked")] * 3
+    read, left = box.reader(), [StorageFailed("locked")] * 3
 
-    def fail(after: int, limit: int) -> Any:
+    def fail(limit: int) -> Any:
         if left:
             raise left.pop()
-        return places(after, limit)
+        return read(limit)
 
     async def work() -> None:
         async with forwarding(box, line):
             await all_gone(box)
 
-    box.places = fail  # type: ignore[method-assign]
+    box.reader = lambda: fail  # type: ignore[method-assign]
     asyncio.run(work())
     assert line.received("a") == sent
 
@@ -431,7 +431,7 @@ def test_a_file_that_fails_for_a_while_stops_nothing(box: OutboxStore, line: Lin
 
 
 def test_what_is_refused_for_good_is_kept_with_its_reason_and_all_else_goes(
-    box: OutboxStore, line: Line, caplog: pytest.LogCaptureFixture
+    box: SqliteOutbox, line: Line, caplog: pytest.LogCaptureFixture
 ) -> None:
     line.declare(Queue("full", max_length=0))
     first, refused, last = put(box, call(), call("full"), call())
@@ -452,7 +452,7 @@ def test_what_is_refused_for_good_is_kept_with_its_reason_and_all_else_goes(
 
 
 def test_who_may_not_say_that_it_has_ended_goes_on_all_the_same(
-    box: OutboxStore, line: Line, caplog: pytest.LogCaptureFixture
+    box: SqliteOutbox, line: Line, caplog: pytest.LogCaptureFixture
 ) -> None:
     line.declare(Queue("full", max_length=0))
     put(box, call("full"))
@@ -471,7 +471,7 @@ def test_who_may_not_say_that_it_has_ended_goes_on_all_the_same(
     assert "could not be told to end" in caplog.text
 
 
-def test_a_broker_that_is_busy_is_told_later_what_has_ended(box: OutboxStore, line: Line) -> None:
+def test_a_broker_that_is_busy_is_told_later_what_has_ended(box: SqliteOutbox, line: Line) -> None:
     line.declare(Queue("full", max_length=0))
     (refused,) = put(box, call("full"))
     left = [StorageFailed()]
@@ -491,7 +491,7 @@ def test_a_broker_that_is_busy_is_told_later_what_has_ended(box: OutboxStore, li
     assert len(box.refused(9)) == 1
 
 
-def test_what_may_have_been_accepted_too_long_ago_is_not_sent_again(box: OutboxStore, line: Line) -> None:
+def test_what_may_have_been_accepted_too_long_ago_is_not_sent_again(box: SqliteOutbox, line: Line) -> None:
     old, new = put(box, call(), call())
     box.take([1], NOW)
     line.now = NOW + KNOWN_FOR
@@ -505,7 +505,7 @@ def test_what_may_have_been_accepted_too_long_ago_is_not_sent_again(box: OutboxS
     assert [(each.parcel.id, each.reason[:8]) for each in box.refused(9)] == [(old, "unknown:")]
 
 
-def test_what_was_dropped_meanwhile_does_not_go(box: OutboxStore, line: Line) -> None:
+def test_what_was_dropped_meanwhile_does_not_go(box: SqliteOutbox, line: Line) -> None:
     put(box, call())
 
     async def work() -> list[str]:
@@ -525,7 +525,7 @@ def test_what_was_dropped_meanwhile_does_not_go(box: OutboxStore, line: Line) ->
 # The seat ------------------------------------------------------------------------------------------------------------
 
 
-def test_one_forwards_and_another_takes_over(box: OutboxStore, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_forwards_and_another_takes_over(box: SqliteOutbox, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK", 0.01)
 
     async def work() -> None:
@@ -549,13 +549,67 @@ def test_one_forwards_and_another_takes_over(box: OutboxStore, line: Line, monke
     assert len(line.received("a")) == 2
 
 
-def test_a_seat_that_cannot_be_used_is_told(box: OutboxStore, line: Line) -> None:
+class LostSeat(Seat):
+    """One whose store may be away, and takes the seat with it."""
+
+    away = False
+
+    def take(self) -> bool:
+        if self.away:
+            raise StorageFailed("away")
+        return super().take()
+
+    def hush(self) -> bool:
+        super().hush()
+        return not self.away
+
+
+def test_a_seat_that_is_lost_is_taken_again_and_all_begins_anew(
+    box: SqliteOutbox, line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "LOOK", 0.01)
+    seat = LostSeat(box.path)
+    box.seat = lambda: seat  # type: ignore[method-assign]
+
+    async def work() -> list[str]:
+        gate = line.before = Gate()
+        async with forwarding(box, line) as forwarder:
+            sent = put(box, call())
+            await until(lambda: gate.waiting)
+            seat.away = True
+            sent += put(box, call("b"))
+            await until(lambda: forwarder.failures)
+            assert seat.fd < 0
+            assert not forwarder._busy
+            gate.open()
+            seat.away = False
+            await all_gone(box)
+        return sent
+
+    sent = asyncio.run(work())
+    assert line.received("a", "b") == sent
+    assert "the seat of this outbox's forwarder was lost" in caplog.text
+
+
+def test_a_seat_that_is_given_up_while_it_is_waited_for(box: SqliteOutbox, line: Line) -> None:
+    other = Seat(box.path)
+    assert other.take()
+
+    async def work() -> None:
+        async with forwarding(box, line) as forwarder:
+            await until(lambda: forwarder.is_idle)
+
+    asyncio.run(work())
+    other.leave()
+
+
+def test_a_seat_that_cannot_be_used_is_told(box: SqliteOutbox, line: Line) -> None:
     Path(f"{box.path}-forwarder").unlink()
     with pytest.raises(ConfigurationError):
         asyncio.run(Forwarder(box, line).run())
 
 
-def test_a_forwarder_that_was_stopped_gives_its_seat_back(box: OutboxStore, line: Line) -> None:
+def test_a_forwarder_that_was_stopped_gives_its_seat_back(box: SqliteOutbox, line: Line) -> None:
     async def work() -> None:
         async with forwarding(box, line) as forwarder:
             await until(lambda: forwarder.seat.fd >= 0)

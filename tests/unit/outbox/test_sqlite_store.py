@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from backwater_tornado.errors import ConfigurationError, InvalidOption, OutboxFull, StorageFailed
-from backwater_tornado.outbox import rows, store
+from backwater_tornado.outbox import sqlite_rows as rows
+from backwater_tornado.outbox import sqlite_store as store
+from backwater_tornado.outbox.amounts import Bounds
 from backwater_tornado.outbox.parcels import Kept, Parcel
-from backwater_tornado.outbox.rows import Bounds
 from backwater_tornado.outbox.seat import Seat
-from backwater_tornado.outbox.store import OutboxStore, path_of
+from backwater_tornado.outbox.sqlite_store import SqliteOutbox, path_of
+from backwater_tornado.outbox.store import _Waiting
 
 
 @pytest.fixture
@@ -29,8 +31,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def box(path: Path) -> Iterator[OutboxStore]:
-    made = OutboxStore(path)
+def box(path: Path) -> Iterator[SqliteOutbox]:
+    made = SqliteOutbox(path)
     yield made
     made.close()
 
@@ -39,7 +41,7 @@ def parcel(id: str) -> Parcel:
     return Parcel(id, ("a",), 1, b"body", 5.0)
 
 
-def ids(box: OutboxStore) -> list[str]:
+def ids(box: SqliteOutbox) -> list[str]:
     return [each.parcel.id for each in box.waiting(0, 10_000)]
 
 
@@ -62,9 +64,9 @@ def test_what_names_none_is_told(url: Any) -> None:
 # Putting in ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_put_in_is_there_when_it_is_opened_again(path: Path, box: OutboxStore) -> None:
+def test_what_is_put_in_is_there_when_it_is_opened_again(path: Path, box: SqliteOutbox) -> None:
     def ids_in_file() -> list[str]:
-        with closing(OutboxStore(path)) as other:
+        with closing(SqliteOutbox(path)) as other:
             return ids(other)
 
     box.put([parcel("1"), parcel("2")])
@@ -75,12 +77,12 @@ def test_what_is_put_in_is_there_when_it_is_opened_again(path: Path, box: Outbox
     assert ids(box) == ["1", "2", "3"]
 
 
-def test_it_is_closed_to_others(path: Path, box: OutboxStore) -> None:
+def test_it_is_closed_to_others(path: Path, box: SqliteOutbox) -> None:
     box.put([parcel("1")])
     assert {each.stat().st_mode & 0o777 for each in path.parent.iterdir()} == {0o600}
 
 
-def test_putting_in_rings_the_bell(path: Path, box: OutboxStore) -> None:
+def test_putting_in_rings_the_bell(path: Path, box: SqliteOutbox) -> None:
     seat = Seat(path)
     assert seat.take()
     box.put([parcel("1")])
@@ -88,7 +90,7 @@ def test_putting_in_rings_the_bell(path: Path, box: OutboxStore) -> None:
     seat.leave()
 
 
-def test_threads_share_a_commit(box: OutboxStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_share_a_commit(box: SqliteOutbox, monkeypatch: pytest.MonkeyPatch) -> None:
     syncs: list[int] = []
     begun, go = threading.Event(), threading.Event()
 
@@ -111,7 +113,7 @@ def test_threads_share_a_commit(box: OutboxStore, monkeypatch: pytest.MonkeyPatc
     assert len(ids(box)) == 9
 
 
-def test_nobody_returns_before_it_is_synced(box: OutboxStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_returns_before_it_is_synced(box: SqliteOutbox, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(store, "_sync", lambda fd: synced.append(os.fstat(fd).st_size))
     box.put([parcel("1")])
@@ -120,15 +122,15 @@ def test_nobody_returns_before_it_is_synced(box: OutboxStore, monkeypatch: pytes
 
 
 def test_who_does_not_fit_disturbs_no_other(path: Path) -> None:
-    box = OutboxStore(path, Bounds(messages=2))
-    box._line.append(store._Waiting([parcel("waits")]))  # another thread, which comes to the lock later
+    box = SqliteOutbox(path, Bounds(messages=2))
+    box._line.append(_Waiting([parcel("waits")]))  # another thread, which comes to the lock later
     with pytest.raises(OutboxFull):
         box.put([parcel("1"), parcel("2")])
     assert ids(box) == ["waits"]
     box.close()
 
 
-def test_a_disk_that_fails_is_told_once_and_for_all(box: OutboxStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_is_told_once_and_for_all(box: SqliteOutbox, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")
 
@@ -141,7 +143,7 @@ def test_a_disk_that_fails_is_told_once_and_for_all(box: OutboxStore, monkeypatc
 
 
 def test_another_process_that_writes_for_too_long_is_told(path: Path) -> None:
-    box = OutboxStore(path, patience=0.0)
+    box = SqliteOutbox(path, patience=0.0)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StorageFailed, match="locked"):
@@ -155,7 +157,7 @@ def test_another_process_that_writes_for_too_long_is_told(path: Path) -> None:
     box.close()
 
 
-def test_an_operation_that_fails_has_done_nothing(box: OutboxStore) -> None:
+def test_an_operation_that_fails_has_done_nothing(box: SqliteOutbox) -> None:
     def fail(db: sqlite3.Connection) -> None:
         rows.insert(db, [parcel("1")], Bounds())
         raise RuntimeError("in the middle")
@@ -170,10 +172,10 @@ def test_an_operation_that_fails_has_done_nothing(box: OutboxStore) -> None:
 # Forwarding ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_forwarder_does_is_not_synced(box: OutboxStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_forwarder_does_is_not_synced(box: SqliteOutbox, monkeypatch: pytest.MonkeyPatch) -> None:
     box.put([parcel("1"), parcel("2")])
     monkeypatch.setattr(store, "_sync", lambda fd: pytest.fail("synced"))
-    assert [each.number for each in box.places(0, 9)] == [1, 2]
+    assert [each.number for each in box.reader()(9)] == [1, 2]
     assert [each.parcel.id for each in box.take([1], 10.0)] == ["1"]
     box.keep([Kept(parcel("x"), "unrouted")])
     assert box.remove([1]) == 1
@@ -192,7 +194,7 @@ def test_a_database_of_the_applications_own_keeps_its_journal(path: Path, monkey
     own.execute("CREATE TABLE mine (x)")
     own.commit()
     monkeypatch.setattr(store, "_sync", lambda fd: pytest.fail("it is SQLite's to sync"))
-    box = OutboxStore(path)
+    box = SqliteOutbox(path)
     box.put([parcel("1")])
     assert own.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     assert box._writer is not None
@@ -202,28 +204,28 @@ def test_a_database_of_the_applications_own_keeps_its_journal(path: Path, monkey
     own.close()
 
 
-def test_a_file_of_a_newer_version_is_left_as_it_is(path: Path, box: OutboxStore) -> None:
+def test_a_file_of_a_newer_version_is_left_as_it_is(path: Path, box: SqliteOutbox) -> None:
     db = sqlite3.connect(path)
-    db.execute("INSERT INTO backwater_outbox_tally VALUES (2, 0, 0, 0)")
+    db.execute("INSERT INTO backwater_outbox_tally VALUES (2, 0, 0, 0, 0)")
     db.commit()
     db.close()
     with pytest.raises(ConfigurationError, match="made by a newer version"):
-        OutboxStore(path)
+        SqliteOutbox(path)
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.mkdir(), lambda path: path.write_text("no database" * 100)])
 def test_what_cannot_be_opened_is_named(path: Path, spoil: Callable[[Path], Any]) -> None:
     spoil(path)
     with pytest.raises(ConfigurationError, match="o.db' cannot be opened"):
-        OutboxStore(path)
+        SqliteOutbox(path)
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be opened: .*No such file"):
-        OutboxStore(tmp_path / "none" / "o.db")
+        SqliteOutbox(tmp_path / "none" / "o.db")
 
 
-def test_a_reader_that_fails_is_told(box: OutboxStore, path: Path) -> None:
+def test_a_reader_that_fails_is_told(box: SqliteOutbox, path: Path) -> None:
     box.close()
     for each in path.parent.iterdir():
         each.unlink()
@@ -236,7 +238,7 @@ def test_a_file_that_another_process_is_just_making_is_waited_for(path: Path, mo
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     monkeypatch.setattr(store.time, "sleep", lambda seconds: other.execute("ROLLBACK"))
-    box = OutboxStore(path, patience=0.0)
+    box = SqliteOutbox(path, patience=0.0)
     box.put([parcel("1")])
     assert ids(box) == ["1"]
     box.close()
@@ -249,16 +251,16 @@ def test_one_that_another_process_never_ends_to_make_is_given_up(path: Path, mon
     monkeypatch.setattr(store, "_LOOKS", 3)
     monkeypatch.setattr(store, "_WHILE_MADE", 0.0)
     with pytest.raises(ConfigurationError, match="locked"):
-        OutboxStore(path, patience=0.0)
+        SqliteOutbox(path, patience=0.0)
     other.close()
 
 
 MANY = """
 import sys
 from backwater_tornado.outbox.parcels import Parcel
-from backwater_tornado.outbox.store import OutboxStore
+from backwater_tornado.outbox.sqlite_store import SqliteOutbox
 sys.stdin.readline()
-box = OutboxStore(sys.argv[1])
+box = SqliteOutbox(sys.argv[1])
 for number in range(20):
     box.put([Parcel(f"{sys.argv[2]}-{number}", ("a",), 1, b"body", 5.0)])
 """
@@ -277,7 +279,7 @@ def test_several_processes_make_it_and_put_in_at_once(path: Path) -> None:
     for child in children:
         assert child.stdin is not None
         child.stdin.close()
-    box = OutboxStore(path)
+    box = SqliteOutbox(path)
     found = ids(box)
     assert len(found) == 60
     for name in "abc":
@@ -289,10 +291,10 @@ def test_several_processes_make_it_and_put_in_at_once(path: Path) -> None:
 # Forks ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_child_and_its_parent_go_on_with_connections_of_their_own(box: OutboxStore) -> None:
+def test_a_child_and_its_parent_go_on_with_connections_of_their_own(box: SqliteOutbox) -> None:
     box.put([parcel("before")])
     assert ids(box) == ["before"]
-    box._line.append(store._Waiting([parcel("of another thread of the parent")]))
+    box._line.append(_Waiting([parcel("of another thread of the parent")]))
     child = os.fork()
     if not child:
         code = 1
@@ -306,7 +308,7 @@ def test_a_child_and_its_parent_go_on_with_connections_of_their_own(box: OutboxS
     assert sorted(ids(box)) == ["before", "child", "of another thread of the parent", "parent"]
 
 
-def test_an_idle_file_crosses_no_fork(box: OutboxStore, path: Path) -> None:
+def test_an_idle_file_crosses_no_fork(box: SqliteOutbox, path: Path) -> None:
     box.put([parcel("1")])
     child = os.fork()
     if not child:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from backwater_tornado.errors import InvalidOption, OutboxFull
-from backwater_tornado.outbox import rows
+from backwater_tornado.errors import OutboxFull
+from backwater_tornado.outbox import sqlite_rows as rows
+from backwater_tornado.outbox.amounts import Bounds, Status
 from backwater_tornado.outbox.parcels import Kept, Parcel, Place, Taken
-from backwater_tornado.outbox.rows import Bounds, Status
 
 
 @pytest.fixture
@@ -87,10 +87,10 @@ def test_what_was_refused_is_kept_once_until_it_is_dropped(db: sqlite3.Connectio
 
 
 def test_status_tells_what_waits_by_queue(db: sqlite3.Connection) -> None:
-    assert rows.status(db) == Status({}, None, 0, 0)
+    assert rows.status(db) == Status({}, None, 0, 0, 0)
     put(db, parcel("1", "a", "b", messages=2, at=7.0), parcel("2"), parcel("3"))
     rows.keep(db, [Kept(parcel("x", messages=2), "unrouted")])
-    assert rows.status(db) == Status({"a": 2, "a, b": 2}, 5.0, 2, 16)
+    assert rows.status(db) == Status({"a": 2, "a, b": 2}, 5.0, 2, 16, 0)
 
 
 @pytest.mark.parametrize("bounds", [Bounds(messages=3), Bounds(size=12)], ids=["messages", "bytes"])
@@ -107,13 +107,19 @@ def test_a_full_outbox_takes_no_more_until_there_is_room(db: sqlite3.Connection,
     assert rows.last_number(db) == 4
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [({"messages": 0}, "outbox_messages is"), ({"size": 0.5}, "outbox_bytes is"), ({"size": True}, "not True")],
-)
-def test_bounds_are_whole_numbers_from_one(given: dict[str, int], message: str) -> None:
-    with pytest.raises(InvalidOption, match=message):
-        Bounds(**given)
+@pytest.mark.parametrize("bounds", [Bounds(messages=3), Bounds(size=12)], ids=["messages", "bytes"])
+def test_room_is_made_by_the_oldest_that_were_never_tried_if_that_is_enough(
+    db: sqlite3.Connection, bounds: Bounds
+) -> None:
+    put(db, parcel("1"), parcel("2"), parcel("3"), bounds=bounds)
+    rows.take(db, [1], 10.0)
+    assert rows.make_room(db, [parcel("4")], bounds) == 1
+    assert [each.number for each in rows.places(db, 0, 9)] == [1, 3]
+    assert rows.make_room(db, [parcel("4")], bounds) == 0
+    assert rows.make_room(db, [parcel("4"), parcel("5"), parcel("6")], bounds) == 0
+    assert [each.number for each in rows.places(db, 0, 9)] == [1, 3]
+    assert rows.status(db).dropped == 1
+    assert tally(db) == (2, 8)
 
 
 def test_a_database_tells_whether_it_has_the_tables() -> None:

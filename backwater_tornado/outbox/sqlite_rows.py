@@ -10,14 +10,13 @@ Rule: no transaction begins or ends here, and nothing is decided.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from backwater_tornado.errors import InvalidOption, OutboxFull
-
+from .amounts import Bounds, Status
 from .parcels import Kept, Parcel, Place, Taken
 
 #: What `SCHEMA` makes.
@@ -46,38 +45,11 @@ CREATE TABLE IF NOT EXISTS backwater_outbox_tally (
     version INTEGER PRIMARY KEY,
     last INTEGER NOT NULL,
     messages INTEGER NOT NULL,
-    bytes INTEGER NOT NULL
+    bytes INTEGER NOT NULL,
+    dropped INTEGER NOT NULL
 );
-INSERT OR IGNORE INTO backwater_outbox_tally VALUES (1, 0, 0, 0);
+INSERT OR IGNORE INTO backwater_outbox_tally VALUES (1, 0, 0, 0, 0);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What an outbox holds at most, what was refused included."""
-
-    messages: int = 1_000_000
-    #: Of bodies.
-    size: int = 1 << 30
-
-    def __post_init__(self) -> None:
-        for name, value in (("outbox_messages", self.messages), ("outbox_bytes", self.size)):
-            given: Any = value
-            if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-                raise InvalidOption(f"{name} is a whole number from 1, not {given!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """An outbox at one moment."""
-
-    #: Messages that wait, by their queues; of an order with several, under all their names.
-    waiting: dict[str, int]
-    #: When the oldest of them was sent, Unix seconds.
-    oldest: float | None
-    refused: int
-    #: Of all bodies.
-    size: int
 
 
 # Sending -------------------------------------------------------------------------------------------------------------
@@ -93,7 +65,7 @@ def insert(db: sqlite3.Connection, parcels: Sequence[Parcel], bounds: Bounds) ->
         (len(parcels), messages, size, messages, bounds.messages, size, bounds.size),
     )
     if not last:
-        raise OutboxFull(f"the outbox is full: it holds {bounds.messages} messages, or {bounds.size} bytes, at most")
+        raise bounds.full()
     first = last[0][0] - len(parcels) + 1
     db.executemany(
         "INSERT INTO backwater_outbox (number, at, id, queues, messages, size, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -102,6 +74,25 @@ def insert(db: sqlite3.Connection, parcels: Sequence[Parcel], bounds: Bounds) ->
             for place, each in enumerate(parcels)
         ],
     )
+
+
+def make_room(db: sqlite3.Connection, parcels: Sequence[Parcel], bounds: Bounds) -> int:
+    """Drop the oldest that were never tried until these fit; gives how many messages, 0 if that would not be enough."""
+    ((messages, size),) = _rows(db, "SELECT messages, bytes FROM backwater_outbox_tally")
+    messages += sum(each.messages for each in parcels)
+    size += sum(len(each.body) for each in parcels)
+    dropped: list[int] = []
+    before: int = messages
+    oldest = db.execute("SELECT number, messages, size FROM backwater_outbox WHERE tried IS NULL ORDER BY number")
+    with contextlib.closing(oldest):
+        while not bounds.fits(messages, size) and (row := oldest.fetchone()) is not None:
+            dropped.append(row[0])
+            messages, size = messages - row[1], size - row[2]
+    if not bounds.fits(messages, size):
+        return 0
+    remove(db, dropped)
+    db.execute("UPDATE backwater_outbox_tally SET dropped = dropped + ?", (before - messages,))
+    return int(before - messages)
 
 
 # Forwarding ----------------------------------------------------------------------------------------------------------
@@ -202,8 +193,8 @@ def status(db: sqlite3.Connection) -> Status:
     waiting = _rows(db, "SELECT queues, sum(messages) FROM backwater_outbox GROUP BY queues ORDER BY queues")
     ((oldest,),) = _rows(db, "SELECT min(at) FROM backwater_outbox")
     ((refused,),) = _rows(db, "SELECT total(messages) FROM backwater_outbox_refused")
-    ((size,),) = _rows(db, "SELECT bytes FROM backwater_outbox_tally")
-    return Status({", ".join(_split(queues)): count for queues, count in waiting}, oldest, int(refused), size)
+    ((size, dropped),) = _rows(db, "SELECT bytes, dropped FROM backwater_outbox_tally")
+    return Status({", ".join(_split(queues)): count for queues, count in waiting}, oldest, int(refused), size, dropped)
 
 
 def waiting(db: sqlite3.Connection, after: int, limit: int) -> list[Taken]:
