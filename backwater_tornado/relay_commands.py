@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from .app import RECV_TIMEOUT
 from .errors import InvalidOption
 from .flags import SETTINGS_HELP, with_settings
 from .keyfiles import exposed_secret
@@ -52,7 +53,8 @@ def _plan(settings: Settings) -> RelayPlan:
     for name in ("from", "to"):
         if not settings[name]:
             raise InvalidOption(f"two brokers are needed: give --{name} URL, or BACKWATER_{name.upper()}")
-    ttl = settings["ttl"]
+    ttl, client = settings["ttl"], settings.given(ClientOptions, Limits)
+    patience = client.get("recv_timeout", RECV_TIMEOUT)
     return RelayPlan(
         near=settings["from"],
         far=settings["to"],
@@ -60,9 +62,9 @@ def _plan(settings: Settings) -> RelayPlan:
         far_keys=settings["to_secret_file"] or settings["secret_file"],
         queues=read_queues(settings["queue"]),
         back=read_queues(settings["back"]),
-        options=RelayOptions(prefetch=settings["prefetch"], ttl=ttl, wait=min(WAIT, ttl / 2)),
+        options=RelayOptions(prefetch=settings["prefetch"], ttl=ttl, wait=min(WAIT, ttl / 2, 0.75 * patience)),
         health_file=settings["health_file"] and os.path.abspath(settings["health_file"]),  # noqa: PTH100 - None stays
         health_port=settings["health_port"],
         health_address=settings["health_address"],
-        client=settings.given(ClientOptions, Limits),
+        client=client,
     )

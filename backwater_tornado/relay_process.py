@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .app import AsyncApp
+from .app import FORWARD_TIMEOUT, AsyncApp
 from .errors import InvalidOption
 from .keyfiles import read_keys
 from .relay.options import RelayOptions
@@ -29,6 +29,9 @@ from .worker.line import Line, SplitLink
 from .worker_process import CLIENT, HealthPort, write_health
 
 log = logging.getLogger("backwater.relay")
+
+
+_BRISK = {"recv_timeout": FORWARD_TIMEOUT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +109,12 @@ async def _run(plan: RelayPlan) -> None:
 
 
 async def connect_line(stack: AsyncExitStack, url: str, keys: object, options: Mapping[str, Any]) -> Line:
-    """To a broker, until the stack ends."""
-    links = [await stack.enter_async_context(AsyncApp(url.split(), keys, **{**CLIENT, **options})) for _ in range(2)]
-    return Line(SplitLink(*links), name=f"the broker {url}")
+    """To a broker, until the stack ends; where nothing waits for an answer at the broker, silence is noticed sooner."""
+    given = {**CLIENT, **options}
+    polls, others = AsyncApp(url.split(), keys, **given), AsyncApp(url.split(), keys, **{**_BRISK, **given})
+    for each in (polls, others):
+        await stack.enter_async_context(each)
+    return Line(SplitLink(polls, others), name=f"the broker {url}")
 
 
 def make_relays(

@@ -217,7 +217,7 @@ TABLE: Mapping[str, May] = {
     "worker_pools": May("errors worker worker_plan", never="time asyncio"),
     "worker_process": May("errors app broker.values periodic serve tasks worker worker_plan worker_pools", "tornado"),
     "relay_process": May("errors app keyfiles relay worker worker_process", never="time random secrets uuid"),
-    "relay_commands": May("errors flags keyfiles logs options relay relay_process settings worker", "click"),
+    "relay_commands": May("app errors flags keyfiles logs options relay relay_process settings worker", "click"),
     "worker_commands": May(
         "errors flags keyfiles logs options serve settings supervisor worker_plan worker_process", "click"
     ),

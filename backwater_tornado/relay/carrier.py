@@ -34,6 +34,7 @@ from backwater_tornado.worker.line import Line
 from .cargo import Away, arrival, is_worn, load, needs, refusal, renewed, take
 from .errands import Errand
 from .homeward import Homeward
+from .options import RelayOptions
 from .outward import Outward
 
 log = logging.getLogger("backwater.relay")
@@ -52,7 +53,7 @@ class Carrier:
     Args:
         far: to the far broker.
         queues: of the near broker, and the far one's for each.
-        prefetch: deliveries held at a time.
+        options: see there.
 
     Attributes:
         settle, fetch, made_room: what it uses, as a worker's `Desk`.
@@ -64,11 +65,11 @@ class Carrier:
     made_room: Callable[[int, int], None]
 
     def __init__(
-        self, far: Line, queues: Mapping[str, str], prefetch: int, clock: Callable[[], float] = time.monotonic
+        self, far: Line, queues: Mapping[str, str], options: RelayOptions, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._far, self._queues, self._prefetch, self._clock = far, queues, prefetch, clock
+        self._far, self._queues, self._prefetch, self._clock = far, queues, options.prefetch, clock
         self.outward = Outward(far, self._answer, clock)
-        self.homeward = Homeward(far, self._hear, self._overdue, clock)
+        self.homeward = Homeward(far, self._hear, self._overdue, options.wait, clock)
         self._cancelling = Errand(far, lambda ids: asks.cancel(ids, revoked()))
         self._forgetting = Errand(far, asks.forget)
         #: What goes on.

@@ -23,8 +23,8 @@ from backwater_tornado.worker.line import Line
 
 from .cargo import Away
 
-#: How long a request waits at the far broker, and one that others wait for, seconds.
-WAIT, SHORT_WAIT = 6.0, 2.0
+#: How long a request waits at the far broker that others wait for, seconds.
+SHORT_WAIT = 2.0
 #: Requests that wait there: for what is new, and for what is old.
 NEW, OLD = 8, 4
 #: Ids that are asked about where something has just ended, at least; four times as many as have ended, otherwise.
@@ -75,6 +75,7 @@ class Homeward:
         line: to the far broker.
         told: called with each message of which something is known.
         overdue: called with what is overdue.
+        wait: how long a request waits at the far broker, seconds.
         clock: seconds; the one of `Away.since`.
     """
 
@@ -83,9 +84,10 @@ class Homeward:
         line: Line,
         told: Callable[[Away, Result], None],
         overdue: Callable[[Away], None],
+        wait: float,
         clock: Callable[[], float],
     ) -> None:
-        self._line, self._told, self._overdue, self._clock = line, told, overdue, clock
+        self._line, self._told, self._overdue, self._wait, self._clock = line, told, overdue, wait, clock
         self._new, self._old = Ring(), Ring()
 
     def add(self, away: Away) -> None:
@@ -102,7 +104,7 @@ class Homeward:
         most = MAX_IDS
         while True:
             asked = await ring.take(most)
-            wait = SHORT_WAIT if ring else WAIT
+            wait = min(SHORT_WAIT, self._wait) if ring else self._wait
             found = await ask_results(self._line, [away.id for away in asked], wait)
             for away, result in zip(asked, found, strict=True):
                 self._tell(away, result)

@@ -15,7 +15,7 @@ class RelayOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefetch: int = 10_000
     #: The near broker lets another have what this holds when it has not heard of it for so long.
     ttl: float = TTL
-    #: How long a poll waits at the near broker.
+    #: How long a poll waits at the near broker, and a question for results at the far one.
     wait: float = WAIT
     #: Between two looks at whether the relay is deaf.
     watch: float = 30.0

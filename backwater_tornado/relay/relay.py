@@ -61,7 +61,7 @@ class Relay:
     ) -> None:
         self.near, self.far, self.queues, self.options = near, far, dict(queues), options
         self._about = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), **(about or {})}
-        self.carrier = Carrier(far, self.queues, options.prefetch)
+        self.carrier = Carrier(far, self.queues, options)
         timing = {"wait": options.wait, "ttl": options.ttl}
         self.consumer = Consumer(near, self.carrier, list(queues), self.describe, **timing)
         self.settling = Settling(near, self.consumer, self.carrier.settled)

@@ -166,9 +166,8 @@ def test_what_is_revoked_here_is_revoked_there(place: Place) -> None:
         assert stats(place.there).ready == 0
 
 
-def test_how_far_a_task_is_is_known_here(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backwater_tornado.relay.homeward.WAIT", 0.05)
-    with place.worker(), place.relay():
+def test_how_far_a_task_is_is_known_here(place: Place) -> None:
+    with place.worker(), place.relay(wait=0.05):
         sent = place.send("hold")
         assert place.steps.began.wait(PATIENCE)
         until(lambda: sent.progress == "half")

@@ -23,6 +23,7 @@ from tests.faults.proxy import (
     CUT_MID_RESPONSE,
     DUPLICATE_ANSWERED,
     PASS,
+    STALL_FOREVER,
     TRUNCATE_REQUEST,
     FaultyProxy,
     Mix,
@@ -68,7 +69,7 @@ class Site:
 
     def relay(self, far: str) -> Serving:
         ends = ("--from", self._near.url, "--to", far, "--queue", "default")
-        more = ("--secret-file", "site.key", "--ttl", "1.5", "--health-file", "health.json")
+        more = ("--secret-file", "site.key", "--ttl", "1.5", "--health-file", "health.json", "--recv-timeout", "0.8")
         return Serving(self._folder, *ends, *more, command="relay", listens=False)
 
     def send(self, count: int) -> None:
@@ -106,10 +107,10 @@ def test_a_relay_that_is_killed_loses_nothing_and_has_nothing_run_twice(site: Si
         assert not (tmp_path / "health.json").exists()
 
 
-def test_a_link_that_is_cut_and_doubles_requests_loses_nothing(site: Site) -> None:
+def test_a_link_that_cuts_doubles_and_stalls_requests_loses_nothing(site: Site) -> None:
     with (
         running_broker(secret=KEY) as far,
-        FaultyProxy("127.0.0.1", far.port, Mix(5, {PASS: 3, **dict.fromkeys(HARM, 1)})) as proxy,
+        FaultyProxy("127.0.0.1", far.port, Mix(5, {PASS: 8, STALL_FOREVER: 1, **dict.fromkeys(HARM, 2)})) as proxy,
         site.worker(far),
         site.relay(f"http://127.0.0.1:{proxy.port}"),
     ):

@@ -213,9 +213,7 @@ def test_progress_is_told_once() -> None:
         await bench.far.link.until("results", 3)
         assert bench.near.link.count("settle") == 1
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(homeward, "WAIT", 0.001)
-        relaying(test)
+    relaying(test, wait=0.001)
 
 
 def test_while_the_far_broker_is_away_what_was_not_tried_goes_back_and_nothing_is_taken(
@@ -313,14 +311,13 @@ def test_requests_are_smaller_on_a_link_that_fails_and_keep_the_order() -> None:
 
 def test_what_nobody_has_heard_of_for_long_is_published_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(homeward, "OVERDUE", -1.0)
-    monkeypatch.setattr(homeward, "WAIT", 0.0)
 
     async def test(bench: Bench) -> None:
         await bench.near.publish("a")
         await bench.far.link.until("publish", 3)
         assert await bench.far.counts() == (1, 0, 0, 0)
 
-    relaying(test)
+    relaying(test, wait=0.0)
 
 
 def test_what_is_away_is_bounded_and_what_is_not_sent_too(monkeypatch: pytest.MonkeyPatch) -> None:
