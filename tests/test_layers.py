@@ -189,9 +189,9 @@ TABLE: Mapping[str, May] = {
     "erlang": May("errors options protocol.erlang", never=IMPURE),
     "network_simulator": May("errors network_simulator", never="time os secrets uuid logging"),
     "testing": May(
-        f"{ALL_OF_OURS} broker_server network_simulator worker worker_plan worker_pools worker_process", "tornado"
-    "testing": May(
-        f"{ALL_OF_OURS} broker_server relay relay_process worker worker_plan worker_pools worker_process", "tornado"
+        f"{ALL_OF_OURS} broker_server network_simulator relay relay_process worker worker_plan worker_pools"
+        " worker_process",
+        "tornado",
     ),
     "fixtures": May("app tasks.current testing", "pytest", never="os random secrets uuid socket"),
     "loading": May("errors exposure", never=IMPURE.replace("os ", "")),
@@ -223,14 +223,12 @@ TABLE: Mapping[str, May] = {
     ),
     "cli": May(
         f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading outbox_commands periodic_commands queue_commands "
-        "event_commands inspect_commands serving_commands spool_commands task_commands worker_commands settings "
-        "event_commands inspect_commands relay_commands serving_commands task_commands worker_commands settings "
-        "terminal",
+        "event_commands inspect_commands relay_commands serving_commands spool_commands task_commands worker_commands "
+        "settings terminal",
         "click",
     ),
     "tables": May(
-        "errors broker.values outbox.parcels outbox.rows protocol.codec tasks.messages tasks.schedule worker.spool",
-        "errors broker.values outbox.amounts outbox.parcels protocol.codec tasks.messages tasks.schedule",
+        "errors broker.values outbox.amounts outbox.parcels protocol.codec tasks.messages tasks.schedule worker.spool",
         "click rich",
         IMPURE,
     ),

@@ -100,8 +100,8 @@ class Carrier:
         if self.is_cut:
             self._give_back([away for away in self._held.values() if not away.is_tried])
 
-    def take(self, batch: Batch) -> None:
-        """See `Holder`."""
+    def take(self, batch: Batch, *, more: bool = False) -> None:
+        """See `Holder`; there is no pace that `more` would change."""
         self.counts["received"] += len(batch.deliveries)
         skew = self._clock() - batch.now
         for delivery in batch.deliveries:

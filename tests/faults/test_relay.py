@@ -15,9 +15,7 @@ import pytest
 
 import backwater_tornado as backwater
 from backwater_tornado.protocol.keys import Key, format_key
-from backwater_tornado.testing import RunningBroker, running_broker, running_worker
-from tests.end_to_end.processes import Serving
-from tests.faults.proxy import (
+from backwater_tornado.testing import (
     CUT_AFTER_REQUEST,
     CUT_BEFORE_REQUEST,
     CUT_MID_RESPONSE,
@@ -25,9 +23,13 @@ from tests.faults.proxy import (
     PASS,
     STALL_FOREVER,
     TRUNCATE_REQUEST,
-    FaultyProxy,
+    BadNetwork,
     Mix,
+    RunningBroker,
+    running_broker,
+    running_worker,
 )
+from tests.end_to_end.processes import Serving
 
 # Real processes: once, on the source tree.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -110,7 +112,7 @@ def test_a_relay_that_is_killed_loses_nothing_and_has_nothing_run_twice(site: Si
 def test_a_link_that_cuts_doubles_and_stalls_requests_loses_nothing(site: Site) -> None:
     with (
         running_broker(secret=KEY) as far,
-        FaultyProxy("127.0.0.1", far.port, Mix(5, {PASS: 8, STALL_FOREVER: 1, **dict.fromkeys(HARM, 2)})) as proxy,
+        BadNetwork("127.0.0.1", far.port, Mix(5, {PASS: 8, STALL_FOREVER: 1, **dict.fromkeys(HARM, 2)})) as proxy,
         site.worker(far),
         site.relay(f"http://127.0.0.1:{proxy.port}"),
     ):

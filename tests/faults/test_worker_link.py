@@ -113,7 +113,7 @@ def test_a_link_that_is_silent_is_found_out(fault: Fault) -> None:
 def test_a_silence_that_is_longer_than_its_session_lives_has_nothing_run_twice() -> None:
     with (
         running_broker() as broker,
-        FaultyProxy("127.0.0.1", broker.port, Script([PASS] * 6 + [DROP] * 4)) as proxy,
+        BadNetwork("127.0.0.1", broker.port, Script([PASS] * 6 + [DROP] * 4)) as proxy,
         WorkerThread(f"http://127.0.0.1:{proxy.port}", broker.secret, prefetch=30, ttl=0.5) as working,
     ):
         run_all(broker)

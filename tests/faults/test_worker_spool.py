@@ -19,10 +19,9 @@ from backwater_tornado.protocol.keys import format_key
 from backwater_tornado.tasks import asks
 from backwater_tornado.tasks.outcomes import succeeded
 from backwater_tornado.tasks.signatures import signature
-from backwater_tornado.testing import RunningBroker, running_broker
+from backwater_tornado.testing import DROP, PASS, BadNetwork, Fault, RunningBroker, Seen, running_broker
 from backwater_tornado.worker.spool import read_status, read_superseded
 from tests.end_to_end.processes import Serving
-from tests.faults.proxy import DROP, PASS, Fault, FaultyProxy, Seen
 
 # Real processes: once, on the source tree.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -72,7 +71,7 @@ class Site:
         (folder / "site.key").write_text(format_key(KEY))
         (folder / "site.key").chmod(0o600)
         self.link = Link()
-        self.proxy = stack.enter_context(FaultyProxy("127.0.0.1", broker.port, self.link))
+        self.proxy = stack.enter_context(BadNetwork("127.0.0.1", broker.port, self.link))
         self.app = stack.enter_context(backwater.App(broker.url, KEY, default=False, proxy=""))
         self.gate = stack.enter_context((folder / "gate").open("w"))
         fcntl.flock(self.gate, fcntl.LOCK_EX)
