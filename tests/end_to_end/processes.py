@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -74,12 +75,19 @@ def run(folder: Path, *words: str, out: IO[str] | None = None, **more: str) -> s
 class Serving:
     """`backwater serve`, or another command that serves, for the length of a with-block."""
 
-    def __init__(self, folder: Path, *words: str, command: str = "serve", listens: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        command: str = "serve",
+        listens: bool = True,
+        program: Sequence[str] = COMMAND,
+    ) -> None:
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
         self.process = subprocess.Popen(
-            [*COMMAND, command, *words, *(["--port", "0", "--address", "127.0.0.1"] if listens else [])],
+            [*program, command, *words, *(["--port", "0", "--address", "127.0.0.1"] if listens else [])],
             cwd=folder,
             env=environment(TMPDIR=str(folder)),  # what a killed one leaves goes with the test
             stdin=subprocess.DEVNULL,
