@@ -1,9 +1,9 @@
 """Has outcomes on disk that the broker does not take soon, so that they outlive the worker.
 
 On a link that is up an outcome is accepted before it is due here, and costs no more than a note in memory. One that is
-not, within `AFTER` seconds or as the link is cut, goes into the spool with all others that wait, and out of it when
-the broker has it. When the disk has no room, or fails, nothing is lost by that as long as the worker lives; but no more
-tasks are taken until all that should be on disk is there, or at the broker.
+not goes into the spool, with all others that wait then, and out of it when the broker has it. When the disk has no
+room, or fails, nothing is lost by that as long as the worker lives; but no more tasks are taken until all that should
+be on disk is there, or at the broker.
 
 Rule: beside the way of an outcome to the broker, never on it; whoever waits for the disk is here alone.
 """
@@ -49,19 +49,15 @@ class Keeping:
     Args:
         spool: where to; closed with this.
         session: the name of the session as it is now.
-        is_cut: whether the broker is not to be reached.
         turned: called when trouble begins or ends.
 
     Attributes:
         trouble: why that which should be on disk is not; empty: it is.
     """
 
-    def __init__(
-        self, spool: Spool, session: Callable[[], str], is_cut: Callable[[], bool], turned: Callable[[], None]
-    ) -> None:
+    def __init__(self, spool: Spool, session: Callable[[], str], turned: Callable[[], None]) -> None:
         self.spool = spool
         self._session = session
-        self._is_cut = is_cut
         self._turned = turned
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "backwater-spool")
@@ -111,10 +107,8 @@ class Keeping:
         return AFTER if first is None else max(0.0, min(AFTER, first.due - self._loop.time()))
 
     def _due(self) -> list[int]:
-        if self._is_cut():
-            return list(self._fresh)
-        now = self._loop.time()
-        return [token for token, fresh in self._fresh.items() if fresh.due <= now]
+        first = next(iter(self._fresh.values()), None)
+        return [] if first is None or first.due > self._loop.time() else list(self._fresh)
 
     async def _write(self, tokens: Iterable[int]) -> None:
         async with self._lock:
@@ -124,7 +118,7 @@ class Keeping:
             if not (rows or gone or superseded):
                 return
             try:
-                numbers = await self.perform(lambda: self._exchange(rows, gone, superseded))
+                numbers = await self.perform(lambda: self.spool.exchange(rows, gone, superseded))
             except StorageFailed as error:
                 self._gone, self._superseded = gone + self._gone, superseded + self._superseded
                 self._note_trouble(str(error))
@@ -135,11 +129,6 @@ class Keeping:
                 else:
                     self._numbers[row.token] = number
             self._note_trouble("the spool is full" if len(numbers) < len(rows) else "")
-
-    def _exchange(self, rows: list[Kept], gone: list[int], superseded: list[About]) -> list[int]:
-        if superseded:
-            self.spool.supersede(superseded)
-        return self.spool.exchange(rows, gone)
 
     def _row(self, token: int) -> Kept:
         fresh = self._fresh[token]

@@ -98,8 +98,8 @@ class Spool:
         with self._file.reading() as db:
             ((self._size,),) = db.execute("SELECT total(size) FROM outcomes").fetchall()
 
-    def exchange(self, outcomes: Sequence[Kept], gone: Iterable[int]) -> list[int]:
-        """Put outcomes in, and take others out by their numbers; raises `StorageFailed`.
+    def exchange(self, outcomes: Sequence[Kept], gone: Iterable[int], superseded: Iterable[About] = ()) -> list[int]:
+        """Put outcomes in, take others out by their numbers, note what was superseded; raises `StorageFailed`.
 
         Returns: the numbers of the first outcomes, of those that there was room for.
         """
@@ -113,14 +113,11 @@ class Spool:
                     break
                 row = each.session, each.token, *each.about, len(each.settlement), each.settlement
                 added.append(int(db.execute(_ADD, row).lastrowid or 0))
+            if noted := list(superseded):
+                db.executemany("INSERT INTO superseded (at, id, task, queue) VALUES (?, ?, ?, ?)", noted)
+                db.execute(_FORGET, (REMEMBERED,))
         self._size = size
         return added
-
-    def supersede(self, tasks: Iterable[About]) -> None:
-        """Remember what was superseded; raises `StorageFailed`."""
-        with self._file.writing(durable=False) as db:
-            db.executemany("INSERT INTO superseded (at, id, task, queue) VALUES (?, ?, ?, ?)", tasks)
-            db.execute("DELETE FROM superseded WHERE number <= (SELECT max(number) FROM superseded) - ?", (REMEMBERED,))
 
     def sessions(self) -> dict[str, list[int]]:
         """The sessions of which outcomes are here, in their order, with the tokens of those."""
@@ -150,6 +147,7 @@ class Spool:
 _ADD: Final = (
     "INSERT INTO outcomes (session, token, at, id, task, queue, size, settlement) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_FORGET: Final = "DELETE FROM superseded WHERE number <= (SELECT max(number) FROM superseded) - ?"
 _REMOVE: Final = "DELETE FROM outcomes WHERE number = ? RETURNING size"
 _NEXT: Final = (
     "SELECT number, session, token, at, id, task, queue, settlement FROM outcomes"

@@ -96,8 +96,7 @@ class Worker:
         self._insisted = asyncio.Event()
 
     def _keep_in(self, spool: Spool) -> None:
-        consumer, failing = self.consumer, self.line.failing
-        keeping = Keeping(spool, lambda: consumer.session, lambda: "settle" in failing, consumer.overtake)
+        keeping = Keeping(spool, lambda: self.consumer.session, self.consumer.overtake)
         self.keeping = self.desk.keeping = keeping
         self.former = Former(self.line, keeping, self.options.ttl, self._supersede)
         self._services.append(keeping.run)

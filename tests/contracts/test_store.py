@@ -1097,6 +1097,7 @@ def test_what_came_back_unsettled_is_claimed_by_its_last_session_under_its_old_t
     assert hand.settle(held[0], outcome=OK) is SettleState.DONE
     assert hand.settle(held[1], Verdict.REQUEUE) is SettleState.DONE
     assert (hand.state("1"), hand.counts()) == (OK.state, (2, 0, 0, 0))
+    assert hand.open(claim=tokens) == []  # what was settled is nobody's
     hand.confirmed.clear()
     assert [(delivery.message.id, delivery.count) for delivery in hand.take()] == [("2", 2), ("3", 1)]
 

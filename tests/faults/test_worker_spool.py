@@ -21,7 +21,7 @@ from backwater_tornado.tasks.outcomes import succeeded
 from backwater_tornado.tasks.signatures import signature
 from backwater_tornado.testing import DROP, PASS, BadNetwork, Fault, RunningBroker, Seen, running_broker
 from backwater_tornado.worker.spool import read_status, read_superseded
-from tests.end_to_end.processes import Serving
+from tests.end_to_end.processes import Serving, run
 
 # Real processes: once, on the source tree.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -121,6 +121,11 @@ def test_what_was_done_behind_a_dead_link_is_told_by_the_next_worker(tmp_path: P
         results: list[Any] = [result.get(timeout=PATIENCE) for result in sent[1:]]
         assert [(number, len(text)) for number, text in results] == [(each, each * 50_000) for each in range(1, TASKS)]
         assert set(site.begun().values()) == {1}
+        third = run(
+            tmp_path, "worker", "tasks", "--broker", broker.url, "--spool", "spool.db", "--secret-file", "site.key"
+        )
+        assert third.returncode != 0
+        assert "spool.db' is in use by another worker; stop that one, or name another spool" in third.stderr
         second.wait_for("run by a former process, is superseded")
         until(lambda: read_status(site.spool)[::3] == (0, 1))
         assert [about.id for about in read_superseded(site.spool, 9)] == [taken.message.id] == [sent[0].id]

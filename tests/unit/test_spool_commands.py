@@ -18,7 +18,7 @@ AT = 1_700_000_000.0
 def path(tmp_path: Path) -> Path:
     with closing(Spool(tmp_path / "spool.db")) as spool:
         spool.exchange([Kept("s", token, About(AT, f"id{token}", "t.add", "q"), b"12345") for token in (1, 2)], ())
-        spool.supersede([About(AT, "gone", "t.add", "q")])
+        spool.exchange((), (), [About(AT, "gone", "t.add", "q")])
     return tmp_path / "spool.db"
 
 

@@ -84,9 +84,13 @@ def test_what_a_killed_worker_has_done_is_told_by_the_next_and_runs_once(path: P
         assert [about.label for about in read_waiting(path, 9)] == ["t.add[a]", "t.add[b]"]
         bench.link.down = False
         start_another(bench)
+        assert bench.worker.former is not None
+        assert bench.worker.former.left == 2
         assert [await bench.value(name) for name in "ab"] == [1, 1]
         await until_status(path, 0)
         assert bench.pool.begun == ["a", "b"]
+        await bench.link.until("receive")
+        assert bench.worker.former.left == 0
         assert await bench.counts() == (0, 0, 0, 0)
         assert bench.worker.consumer.session != before
         assert not bench.worker.health().reasons
@@ -254,7 +258,7 @@ def test_a_spool_that_is_full_holds_back_more_tasks_until_the_broker_knows(
 
 def test_an_outcome_that_is_accepted_while_it_is_written_does_not_stay(path: Path) -> None:
     async def main() -> None:
-        kept = Keeping(Spool(path), lambda: "s", lambda: True, list)
+        kept = Keeping(Spool(path), lambda: "s", list)
         kept.add(Settlement(1), "a", "t", "q")
         kept.add(Settlement(2), "b", "t", "q")
         writing = asyncio.ensure_future(kept.flush())
@@ -282,7 +286,7 @@ def test_a_disk_that_fails_is_tried_again(path: Path, monkeypatch: pytest.Monkey
             return exchange(*args)
 
         spool.exchange = failing  # type: ignore[method-assign]
-        kept = Keeping(spool, lambda: "s", lambda: True, lambda: turns.append(kept.trouble))
+        kept = Keeping(spool, lambda: "s", lambda: turns.append(kept.trouble))
         kept.add(Settlement(1), "a", "t", "q")
         kept.supersede(About(0.0, "b", "t", "q"))
         async with asyncio.timeout(20):
@@ -298,7 +302,50 @@ def test_a_disk_that_fails_is_tried_again(path: Path, monkeypatch: pytest.Monkey
         await kept.close()
 
     asyncio.run(main())
-    assert read_status(path).waiting == 1
+    assert read_status(path)[::3] == (1, 1)
+
+
+def test_a_disk_that_fails_is_left_alone_for_a_while(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "PAUSE", 1000.0)
+    tried = []
+
+    async def main() -> None:
+        spool = Spool(path)
+
+        def fail(*args: Any) -> list[int]:
+            tried.append(args)
+            raise StorageFailed("the disk is full")
+
+        spool.exchange = fail  # type: ignore[method-assign]
+        kept = Keeping(spool, lambda: "s", list)
+        kept.add(Settlement(1), "a", "t", "q")
+        async with asyncio.timeout(20):
+            running = asyncio.ensure_future(kept.run())
+            while not kept.trouble:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+            for _ in range(1000):
+                await asyncio.sleep(0)
+            running.cancel()
+        assert len(tried) == 1
+        await kept.close()
+
+    asyncio.run(main())
+
+
+def test_what_is_not_due_is_not_written(path: Path) -> None:
+    async def main() -> None:
+        kept = Keeping(Spool(path), lambda: "s", list)
+        kept.add(Settlement(1), "a", "t", "q")
+        kept._fresh[1] = kept._fresh[1]._replace(due=float("inf"))
+        kept.supersede(About(0.0, "b", "t", "q"))
+        async with asyncio.timeout(20):
+            running = asyncio.ensure_future(kept.run())
+            await until_status(path, 0, 1)
+            running.cancel()
+        kept.forget(1)
+        await kept.close()
+
+    asyncio.run(main())
 
 
 def test_a_spool_that_cannot_be_read_holds_up_no_worker(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -79,7 +79,7 @@ def test_anybody_may_look_while_a_worker_has_it(spool: Spool, path: Path) -> Non
     assert read_status(path) == Status(0, None, 0, 0)
     spool.exchange([kept(7), kept(5, 20)], ())
     about = [About(1.0, "a", "t.add", "q"), About(2.0, "b", "", "q")]
-    spool.supersede(about)
+    spool.exchange((), (), about)
     assert read_status(path) == Status(2, 5.0, 30, 2)
     assert [each.label for each in read_waiting(path, 10)] == ["t.add[id7]", "t.add[id5]"]
     assert len(read_waiting(path, 1)) == 1
@@ -89,7 +89,7 @@ def test_anybody_may_look_while_a_worker_has_it(spool: Spool, path: Path) -> Non
 
 
 def test_of_what_was_superseded_the_last_are_remembered(spool: Spool, path: Path) -> None:
-    spool.supersede([About(0.0, str(number), "t", "q") for number in range(REMEMBERED + 5)])
+    spool.exchange((), (), [About(0.0, str(number), "t", "q") for number in range(REMEMBERED + 5)])
     assert read_status(path).superseded == REMEMBERED
     assert read_superseded(path, 1)[0].id == str(REMEMBERED + 4)
 
