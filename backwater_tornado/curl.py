@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 import pycurl
@@ -49,6 +49,14 @@ def _keep_for_ever(inherited: object) -> None:
     curl would say goodbye on connections that are not this process's, and the parent would find them closed.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+class Spent(NamedTuple):
+    """What a request cost: bytes out and in, heads included, and seconds from the answer's first byte to its last."""
+
+    sent: int
+    received: int
+    answering: float
 
 
 class EasyTransport:
@@ -90,6 +98,15 @@ class EasyTransport:
             cut = transfer.translate(code, text)
             cut.__cause__ = error
         return transfer.response(), transfer.received, cut
+
+    def spent(self) -> Spent:
+        """What the last request of this thread has cost."""
+        tell = self._handle()[0].getinfo
+        return Spent(
+            tell(pycurl.REQUEST_SIZE) + tell(pycurl.SIZE_UPLOAD_T),
+            tell(pycurl.HEADER_SIZE) + tell(pycurl.SIZE_DOWNLOAD_T),
+            tell(pycurl.TOTAL_TIME) - tell(pycurl.STARTTRANSFER_TIME),
+        )
 
     def hold(self) -> list[pycurl.Curl]:
         """The handles of all threads, before a fork: a child frees what is local to threads that it does not have."""

@@ -2,7 +2,7 @@
 
 The connection is looked at with curl, set up by the client's own code, so that what is seen here is what a client gets.
 Then calls are signed for a module that does not exist: the refusal must come back signed, which shows the key, the
-signature in both directions and the clock, and runs nothing on the server.
+signature in both directions and the clock, and runs nothing on the server. Some more of these measure the link.
 
 Rule: looks and asks; what is seen is judged in `findings`. A hop that fails ends the way.
 """
@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pycurl
 
-from .curl import EasyTransport
+from .app import RECV_TIMEOUT
+from .curl import EasyTransport, Spent
 from .errors import CallFailed, SignatureFromFuture, SignatureStale
 from .findings import (
     Finding,
@@ -32,14 +33,19 @@ from .findings import (
     judge_signed,
     no_keys,
 )
+from .link_findings import Company, Habits, Link, judge_company, judge_habits, judge_link
 from .options import ClientOptions, Endpoint
 from .protocol.calling import Attempt, Outgoing, decode_problem
 from .protocol.keys import Key, KeyRing
 from .session import Session
 from .transfers import CERTIFICATE_CODES, configure
+from .worker.consumer import WAIT
+from .worker.pace import MOST
 
 #: No server has it.
 MODULE = "backwater-doctor"
+#: Calls in one request, and characters in the names of modules whose refusals are to fill the link.
+MANY, LONG = 500, 200
 _PROXY_FAILED = 97  # CURLE_PROXY, which pycurl has no name for
 
 
@@ -55,6 +61,7 @@ def look(endpoint: Endpoint, options: ClientOptions) -> Sight:
     handle.setopt(pycurl.VERBOSE, 1)
     handle.setopt(pycurl.DEBUGFUNCTION, lambda kind, line: said.append(line) if kind == pycurl.INFOTYPE_TEXT else None)
     handle.setopt(pycurl.WRITEFUNCTION, lambda _data: None)
+    handle.setopt(pycurl.HEADERFUNCTION, said.append)
     code, text = 0, ""
     try:
         handle.perform()
@@ -71,6 +78,7 @@ def _sight(handle: pycurl.Curl, options: ClientOptions, said: str, code: int, te
     from_environment = re.search(r"Uses proxy env variable \S+ == '([^']*)'", said)
     proxy = options.proxy or (from_environment[1] if from_environment else "")
     tls = re.search(r"SSL connection using ([^\s/]+)", said)
+    via = re.search(r"^via:[ \t]*([^\r\n]+)", said, re.IGNORECASE | re.MULTILINE)
     chain = handle.getinfo(pycurl.INFO_CERTINFO) if tls else []
     connected, secured = handle.getinfo(pycurl.CONNECT_TIME), handle.getinfo(pycurl.APPCONNECT_TIME)
     if not code:
@@ -87,7 +95,9 @@ def _sight(handle: pycurl.Curl, options: ClientOptions, said: str, code: int, te
         address=handle.getinfo(pycurl.PRIMARY_IP),
         resolved=handle.getinfo(pycurl.NAMELOOKUP_TIME),
         connected=connected,
+        secured=secured,
         tls=tls[1] if tls else "",
+        via=via[1][:100] if via else "",
         certificate=dict(pair for pair in chain[0] if len(pair) == 2) if chain else {},
     )
 
@@ -129,6 +139,26 @@ class Patient:
             session.stream.settle(call.number)
         return outcome, time.monotonic() - began
 
+    def call_many(self, given: Sequence[tuple[str, Sequence[object]]]) -> Spent | None:
+        """As `call`, many in one request, each a module and arguments; what it cost, None when it was not answered."""
+        session = self.session
+        encode, begin = session.sealer.encode_arguments, session.stream.begin
+        deadline = time.monotonic() + session.options.call_timeout
+        calls = [Outgoing(begin(), module, "check", encode(args, {}), deadline) for module, args in given]
+        try:
+            sealed = session.seal([Attempt(call, self.target, fresh=False) for call in calls])
+            response, _ = self._transport.send(sealed.request, session.options.call_timeout, fresh=False)
+        except CallFailed:
+            return None
+        finally:
+            for call in calls:
+                session.stream.settle(call.number)
+        return self._transport.spent() if response.status == 200 else None
+
+    def spent(self) -> Spent:
+        """What the last call cost."""
+        return self._transport.spent()
+
     def close(self) -> None:
         """Close the connection."""
         self._transport.close()
@@ -164,7 +194,8 @@ def examine(asked: Examination) -> Iterator[Finding]:
 
 def _examine_all(patient: Patient, asked: Examination) -> Iterator[Finding]:
     endpoint = patient.target.endpoint
-    yield from judge_connection(endpoint, look(endpoint, patient.session.options), asked.clock())
+    sight = look(endpoint, patient.session.options)
+    yield from judge_connection(endpoint, sight, asked.clock())
     if asked.keys is None:
         yield no_keys()
         return
@@ -174,8 +205,35 @@ def _examine_all(patient: Patient, asked: Examination) -> Iterator[Finding]:
         outcome, _ = patient.call()  # the refusal told the server's time
     yield judge_signed(outcome, asked.keys.signing_key(asked.clock()).id)
     yield judge_clock(patient.target.offset)
-    if asked.calls > 0:
-        yield judge_latency([patient.call()[1] for _ in range(asked.calls)])
+    times = [patient.call()[1] for _ in range(asked.calls)]
+    if times:
+        yield judge_latency(times)
+    up: float | None = None
     if asked.body_size > 0:
         outcome, seconds = patient.call(os.urandom(asked.body_size))
         yield judge_body(outcome, asked.body_size, seconds)
+        up = asked.body_size / seconds
+    if times:
+        yield from _examine_link(patient, sight, min(times), up)
+
+
+def _examine_link(patient: Patient, sight: Sight, round_trip: float, up: float | None) -> Iterator[Finding]:
+    """How long and how wide the way is, and what that means."""
+    patient.call(*_small())
+    alone = patient.spent()
+    together = patient.call_many([(MODULE, _small()) for _ in range(MANY)])
+    filled = patient.call_many([(f"{MODULE}-{os.urandom(LONG // 2).hex()}", ()) for _ in range(MANY)])
+    down = None if filled is None else filled.received / max(filled.answering, 1e-6)
+    connecting, secured = sight.connected - sight.resolved, max(0.0, sight.secured - sight.connected)
+    link = Link(round_trip, connecting, secured, up, down, sight.via)
+    yield judge_link(link)
+    if together is not None:
+        yield judge_company(Company(alone.sent + alone.received, together.sent + together.received, MANY))
+    yield from judge_habits(link, Habits(WAIT, RECV_TIMEOUT, MOST))
+
+
+def _small() -> tuple[object, ...]:
+    """The arguments of a small task, as no two are alike."""
+    number = int.from_bytes(os.urandom(3), "big")
+    names = f"order-{number}", f"customer-{number % 997}", f"{number % 9}@mail.example"
+    return *names, number % 100, number / 100, "EUR", "2026-05-14T09:30:00Z", "standard", {"city": "Basel"}, ["a", "b"]

@@ -82,7 +82,10 @@ class Sight:
     address: str = ""
     resolved: float = 0.0
     connected: float = 0.0
+    secured: float = 0.0
     tls: str = ""
+    #: Proxies that name themselves in the answer.
+    via: str = ""
     certificate: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -175,7 +175,8 @@ TABLE: Mapping[str, May] = {
     "gathering": May(f"{CALLING} curl"),
     "client": May(f"{CALLING} curl tornado_engine coalescing gathering", "pycurl tornado"),
     "findings": May("errors options protocol.keys", never=IMPURE),
-    "doctor": May(f"{CALLING} curl transfers findings", "pycurl"),
+    "link_findings": May("findings", never=IMPURE),
+    "doctor": May(f"{CALLING} app curl transfers findings link_findings worker.consumer worker.pace", "pycurl"),
     "results": May("errors broker.values tasks", never=IMPURE),
     "sharing": May(never="time random secrets uuid asyncio socket logging"),
     "app": May(

@@ -26,6 +26,7 @@ ALSO = (
     "driving",
     "errors",
     "exposure",
+    "link_findings",
     "marks",
     "options",
     "results",

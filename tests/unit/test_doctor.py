@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ import pycurl
 import pytest
 import trustme
 
-from backwater_tornado import Key, KeyRing
-from backwater_tornado.doctor import Examination, examine, failed_hop
+from backwater_tornado import Key, KeyRing, Scopes
+from backwater_tornado.doctor import Examination, examine, failed_hop, look
 from backwater_tornado.findings import Finding, Verdict
+from backwater_tornado.options import ClientOptions, Endpoint
 from backwater_tornado.testing import running_server
 
 SECRET = b"a secret of the doctor's tests"
@@ -82,7 +84,11 @@ def test_a_good_server_gets_an_ok_for_everything() -> None:
     with running_server("math", SECRET) as server:
         found = seen(server.url)
     assert verdicts(found) == dict.fromkeys(
-        ("DNS", "TCP", "TLS", "healthz", "keys", "signature", "clock", "latency", "body"), "ok"
+        (
+            *("DNS", "TCP", "TLS", "healthz", "keys", "signature", "clock", "latency", "body"),
+            *("link", "batches", "worker"),
+        ),
+        "ok",
     )
     assert found["signature"].message.startswith(KEYS.ids[0])
     assert "over 5" in found["latency"].message
@@ -90,7 +96,42 @@ def test_a_good_server_gets_an_ok_for_everything() -> None:
 
 def test_calls_and_bodies_may_be_left_out() -> None:
     with running_server("math", SECRET) as server:
-        assert not {"latency", "body"} & set(seen(server.url, calls=0, body_size=0))
+        assert not {"latency", "body", "link", "batches", "worker"} & set(seen(server.url, calls=0, body_size=0))
+        without = seen(server.url, calls=1, body_size=0)["link"].message
+    assert "/s down" in without
+    assert "/s up" not in without
+
+
+def test_the_link_is_measured_both_ways_and_with_its_handshake(certificates: dict[str, str]) -> None:
+    tls = {name: certificates[name] for name in ("certfile", "keyfile")}
+    with running_server("math", SECRET, **tls) as server:
+        found = seen(server.url, ca_file=certificates["ca"])
+    assert re.fullmatch(
+        r"[\d.]+ ms round trip \(connecting [\d.]+ ms, TLS [\d.]+ ms\); at least .*B/s up and .*B/s down",
+        found["link"].message,
+    )
+    alone, among = re.findall(r"([\d.]+) (?:kB|bytes)", found["batches"].message)
+    assert float(alone) * 1000 > 5 * float(among)
+
+
+def test_where_many_calls_are_not_answered_nothing_is_said_of_them() -> None:
+    with running_server("math", SECRET, max_calls_per_request=10) as server:
+        found = seen(server.url)
+    assert "batches" not in found
+    assert "/s down" not in found["link"].message
+
+
+def test_a_key_whose_calls_are_refused_measures_as_well() -> None:
+    key = Key(SECRET, scopes=Scopes(call=("tasks.*",)))
+    with running_server("math", key) as server:
+        assert "/s down" in seen(server.url)["link"].message
+
+
+def test_proxies_on_the_way_name_themselves() -> None:
+    answer = b"HTTP/1.1 204 No Content\r\nVia: 1.1 edge (nginx)\r\n\r\n"
+    with answering(answer) as port:
+        sight = look(Endpoint("http", "127.0.0.1", port), ClientOptions(proxy=""))
+    assert (sight.status, sight.via) == (204, "1.1 edge (nginx)")
 
 
 def test_without_keys_the_connection_is_looked_at() -> None:
@@ -102,8 +143,6 @@ def test_without_keys_the_connection_is_looked_at() -> None:
 
 
 def test_a_key_with_other_scopes_is_a_good_key() -> None:
-    from backwater_tornado import Scopes
-
     key = Key(SECRET, scopes=Scopes(call=("tasks.*",)))
     with running_server("math", key) as server:
         assert seen(server.url)["signature"].verdict is Verdict.OK
