@@ -15,10 +15,12 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import backwater_tornado as backwater
 from backwater_tornado.outbox.seat import Seat
+from backwater_tornado.outbox.stores import SCHEMAS
 from backwater_tornado.tasks import asks, current
 from backwater_tornado.tasks.request import CURRENT_TASK, TaskContext, TaskRequest
 from backwater_tornado.testing import (
@@ -29,6 +31,7 @@ from backwater_tornado.testing import (
     running_broker,
     running_worker,
 )
+from tests.postgres import schema
 
 PATIENCE = 30.0
 
@@ -125,6 +128,48 @@ def test_a_full_outbox_refuses(url: str) -> None:
         backwater.App(nowhere(), "a secret of sixteen", outbox=url, outbox_bytes=0)
     with pytest.raises(backwater.InvalidOption, match="an outbox is named sqlite:///"):
         backwater.App(nowhere(), "a secret of sixteen", outbox="outbox.db")
+
+
+def test_where_that_is_wished_sending_waits_for_room(broker: RunningBroker, url: str) -> None:
+    full = {"outbox": url, "outbox_messages": 2, "outbox_full": "wait", "proxy": ""}
+    with backwater.App(nowhere(), broker.secret, send_timeout=0.1, **full) as app:
+        app.send_many([add.s(1, 2), add.s(1, 2)])
+        with pytest.raises(backwater.OutboxFull):
+            add.delay(1, 2)
+    with backwater.App(broker.url, broker.secret, **full) as app:
+        for _ in range(20):
+            add.delay(1, 2)
+        app.flush(PATIENCE)
+    assert ready(broker) == 22
+
+
+def test_what_is_dropped_to_make_room_is_logged_and_counted(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with backwater.App(
+        nowhere(), "a secret of sixteen", outbox=url, outbox_messages=2, outbox_full="drop_oldest", proxy=""
+    ) as app:
+        assert app.spool is not None
+        app.spool.start = lambda: None  # type: ignore[method-assign] - what was tried once is not dropped
+        for _ in range(5):
+            add.delay(1, 2)
+        assert app.spool.store.status().dropped == 3
+    assert [each.message for each in caplog.records] == [
+        "the outbox is full: 1 of the oldest tasks in it were dropped"
+    ] * 3
+
+
+def test_an_outbox_in_postgresql_is_one_as_well(broker: RunningBroker, postgres: str) -> None:
+    with (
+        schema(postgres, SCHEMAS["postgresql"]) as url,
+        backwater.App(broker.url, broker.secret, outbox=url, proxy="") as app,
+        running_worker(broker, [sys.modules[__name__]]),
+    ):
+        assert add.delay(1, 2).get(PATIENCE) == 3
+        with psycopg.connect(url) as connection, app.outbox_in(connection):
+            result = add.delay(3, 4)
+        assert result.get(PATIENCE) == 7
+        with psycopg.connect(postgres, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name <> %s", ("",))
+        assert add.delay(5, 6).get(PATIENCE) == 11
 
 
 def test_it_rides_through_a_broker_that_comes_late(url: str) -> None:

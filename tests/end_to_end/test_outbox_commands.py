@@ -15,12 +15,14 @@ import backwater_tornado as backwater
 from backwater_tornado.broker.values import Queue
 from backwater_tornado.outbox.parcels import Parcel, make_parcels
 from backwater_tornado.outbox.sqlite_store import SqliteOutbox
+from backwater_tornado.outbox.stores import open_outbox
 from backwater_tornado.protocol.keys import format_key
 from backwater_tornado.tasks import asks
 from backwater_tornado.tasks.signatures import signature
 from backwater_tornado.tasks.workflow import Context, plan_canvas
 from backwater_tornado.testing import RunningBroker, running_broker
 from tests.end_to_end.processes import Serving, run
+from tests.postgres import schema
 
 # Real processes: once, on the source tree.
 pytestmark = pytest.mark.slow
@@ -131,6 +133,22 @@ def test_forwarding_goes_on_until_it_is_told_to_end(folder: Path, broker: Runnin
             assert told(folder, "flush")[0] == 0
             second.signal(signal.SIGINT)
             assert second.ended() == 0
+    assert ready(broker) == 2
+
+
+def test_an_outbox_in_postgresql_is_looked_into_and_forwarded(
+    folder: Path, broker: RunningBroker, postgres: str
+) -> None:
+    with schema(postgres, told(folder, "schema", "--dialect", "postgresql")[1]) as url:
+        store = open_outbox(url)
+        store.put(parcels("one", "two"))
+        store.close()
+        assert json.loads(told(folder, "status", "--outbox", url, "--json")[1])["waiting"] == 2
+        with Serving(folder, "--outbox", url, command="forward", listens=False) as forwarding:
+            forwarding.wait_for("forwarding postgresql://")
+            assert told(folder, "flush", "--outbox", url)[0] == 0
+            forwarding.signal(signal.SIGTERM)
+            assert forwarding.ended() == 0
     assert ready(broker) == 2
 
 
