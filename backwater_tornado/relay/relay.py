@@ -62,7 +62,7 @@ class Relay:
         self.near, self.far, self.queues, self.options = near, far, dict(queues), options
         self._about = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), **(about or {})}
         self.carrier = Carrier(far, self.queues, options)
-        timing = {"wait": options.wait, "ttl": options.ttl}
+        timing = {"wait": options.wait, "ttl": options.ttl, "lag": 0.0}  # its settlements are far behind its polls
         self.consumer = Consumer(near, self.carrier, list(queues), self.describe, **timing)
         self.settling = Settling(near, self.consumer, self.carrier.settled)
         inputs = Inputs(near, self.carrier.prepare)

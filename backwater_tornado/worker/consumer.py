@@ -4,7 +4,8 @@ A poll says what is still held, asks for as much as there is room for, and waits
 answers the moment there is something. It is all that keeps the session alive: a worker that does not hear of work is
 not heard of either. A poll whose answer was lost is answered with the same batch by the next one. One that would ask
 for little is put off for a moment, in which there may be more room. When room is made while a poll waits that asks for
-little, the next one overtakes it, and the broker answers the older at once.
+little, the next one overtakes it, and the broker answers the older at once. After a batch the next poll goes out behind
+the first settlement: that is what somebody waits for.
 
 When the broker says that the session is gone, it is opened again, and gets back what it held and nobody was given
 since; the rest is another's by now.
@@ -15,11 +16,11 @@ Rule: what is done with deliveries is the holder's business.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import socket
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from backwater_tornado.broker.values import Batch, Poll
@@ -30,6 +31,8 @@ from .line import Line
 
 #: How long a poll waits at the broker, seconds: a link that is silent for longer is dead.
 WAIT = 6.0
+#: How long the poll after a batch lets the first settlement go before it, seconds.
+LAG = 0.01
 #: How long the broker keeps what a worker holds that it does not hear of, seconds.
 TTL = 30.0
 #: How long a poll is put off at most, seconds.
@@ -81,6 +84,7 @@ class Consumer:
         *,
         wait: float = WAIT,
         ttl: float = TTL,
+        lag: float = LAG,
     ) -> None:
         self._line = line
         self._holder = holder
@@ -88,10 +92,12 @@ class Consumer:
         self._about = about
         self._wait = wait
         self._ttl = ttl
+        self._lag = lag
         self.session = ""
         self.life = 0
         self._confirmed = 0
         self._overtake = asyncio.Event()
+        self._settled = asyncio.Event()
         self._renewing = asyncio.Lock()
         #: What the poll that waits asks for, and in which life of the session.
         self._asked = 0
@@ -153,6 +159,10 @@ class Consumer:
         if self._asked < enough <= room:
             self.overtake()
 
+    def note_settlement(self) -> None:
+        """The broker is told something now."""
+        self._settled.set()
+
     def overtake(self) -> None:
         """Poll anew, now."""
         self._overtake.set()
@@ -176,7 +186,7 @@ class Consumer:
     async def _await_room(self) -> None:
         self._asked = max(0, self._holder.room())
         if self._asked < self._enough:
-            with contextlib.suppress(TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(MOMENT):
                     await self._overtake.wait()
             self._overtake.clear()
@@ -191,7 +201,11 @@ class Consumer:
             return
         if batch.number > self._confirmed:
             self._confirmed = batch.number
+            self._settled.clear()
             self._holder.take(batch, more=len(batch.deliveries) >= self._asked)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lag):
+                    await self._settled.wait()
         elif batch.cancelled:
             self._holder.take(Batch(batch.number, (), batch.cancelled))
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from backwater_tornado.broker.values import Settlement
 from backwater_tornado.exposure import Exposure, Function
 
 from .consumer import Consumer
@@ -78,7 +79,7 @@ class Worker:
         self.consumer = Consumer(self.line, self.desk, options.queues, self.describe, **timing)
         self.settling = Settling(self.line, self.consumer, self.desk.settled)
         inputs = Inputs(self.line, self.desk.prepare)
-        self.desk.settle, self.desk.fetch = self.settling.add, inputs.fetch
+        self.desk.settle, self.desk.fetch = self._settle, inputs.fetch
         self.desk.made_room = self.consumer.note_room
         self.watch = Watch(self.line, options.queues, self._state, self.consumer.overtake, options.watch)
         self._services = [self._consume, self.settling.run, inputs.run, self.watch.run, self._show]
@@ -117,6 +118,10 @@ class Worker:
         unsent = len(self.settling) + (self.former.left if self.former is not None else 0)
         trouble = self.keeping.trouble if self.keeping is not None else ""
         return self.watch.health(silent, unsent, self.options.wait, trouble)
+
+    def _settle(self, settlement: Settlement) -> None:
+        self.settling.add(settlement)
+        self.consumer.note_settlement()
 
     def _state(self) -> tuple[int, int]:
         return self.desk.counts["received"], self.desk.room()

@@ -71,10 +71,10 @@ def batch(number: int, *cancelled: int) -> Batch:
     return Batch(number, (Delivery(number, "q", Message("a", b""), "", "q", 1, 0.0),), cancelled)
 
 
-def run(test: Callable[[Consumer, Broker, Hands], Awaitable[None]]) -> None:
+def run(test: Callable[[Consumer, Broker, Hands], Awaitable[None]], **options: Any) -> None:
     async def main() -> None:
         broker, hands = Broker(), Hands()
-        consumer = Consumer(Line(broker), hands, ["q", "r"])
+        consumer = Consumer(Line(broker), hands, ["q", "r"], **options)
         await consumer.open()
         polling = asyncio.ensure_future(consumer.run())
         async with asyncio.timeout(20):
@@ -94,6 +94,28 @@ def test_a_batch_that_comes_again_is_taken_once() -> None:
         assert [ask.args[1].confirmed for ask in broker.asked if ask.verb == "receive"] == [0, 1, 1, 1, 2]
 
     run(test)
+
+
+def test_after_a_batch_the_next_poll_goes_out_behind_the_first_settlement() -> None:
+    async def test(consumer: Consumer, broker: Broker, hands: Hands) -> None:
+        for number in (1, 2):
+            broker.batches.put_nowait(batch(number))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert (len(hands.taken), broker.polled.locked()) == (number, True)
+            consumer.note_settlement()
+            await broker.polled.acquire()
+
+    run(test, lag=600.0)
+
+
+def test_where_nothing_is_settled_for_long_the_next_poll_goes_out_all_the_same() -> None:
+    async def test(consumer: Consumer, broker: Broker, hands: Hands) -> None:
+        broker.batches.put_nowait(batch(1))
+        await broker.polled.acquire()
+        assert hands.taken == [batch(1)]
+
+    run(test, lag=0.0)
 
 
 def test_what_came_before_the_session_was_opened_again_is_not_taken() -> None:
