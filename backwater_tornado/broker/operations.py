@@ -125,5 +125,6 @@ def without_body(letter: DeadLetter) -> DeadLetter:
 def is_timed(publication: Publication) -> bool:
     """Whether something is to happen to it at a moment of its own."""
     message = publication.message
-    moments = (message.not_before, message.expires, publication.lifetime)
-    return publication.delay > 0 or any(moment is not None for moment in moments)
+    if publication.delay > 0 or publication.lifetime is not None:
+        return True
+    return message.not_before is not None or message.expires is not None

@@ -66,7 +66,7 @@ class Permissions:
 
     def check_publish(self, publications: Iterable[Publication]) -> None:
         """Raise `QueueNotInScope` for the first that may not be published."""
-        check((target(each) for each in publications), self.allows_publish(), "publish to")
+        check(dict.fromkeys(map(target, publications)), self.allows_publish(), "publish to")
 
     def check_consume(self, names: Iterable[str]) -> None:
         """Raise `QueueNotInScope` for the first queue that may not be received from."""

@@ -156,7 +156,7 @@ class Messages:
         if message.unique is not None and not ends.is_free(rows.db, message.unique, self.now):
             return Published(PublishState.REFUSED, reason="unique_key_held")
         specs = [rows.topology.queues[name] for name in queues]
-        if not forced and any(spec.overflow == "refuse" and self._is_full(spec) for spec in specs):
+        if not forced and any(map(self._refuses, specs)):
             return Published(PublishState.REFUSED, reason="queue_full")
         ends.hold(rows.db, message.unique, message.id, message.unique_until)
         first = rows.next_seq(len(queues))
@@ -165,6 +165,9 @@ class Messages:
             copy = Copy(seq, spec.name, READY, 0, self.now, self.now, None, message.keep_result, 0, None, 0, known)
             self._arrive(copy, spec, message)
         return Published(PublishState.ACCEPTED, queues)
+
+    def _refuses(self, spec: Queue) -> bool:
+        return spec.max_length is not None and spec.overflow == "refuse" and self._is_full(spec)
 
     def _is_full(self, spec: Queue) -> bool:
         if spec.max_length is None:

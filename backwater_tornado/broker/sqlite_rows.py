@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import astuple
 
-from .sqlite_columns import chosen, pack, pack_names, shorten
+from .sqlite_columns import Insertion, chosen, pack, pack_names, shorten
 from .sqlite_schema import DELAYED, LEASED
 from .sqlite_topology import Topology
 from .values import Publication, Queue
@@ -86,15 +86,14 @@ _NEXT: Final = """
 SELECT 1 + max((SELECT coalesce(max(seq), 0) FROM copies), (SELECT coalesce(max(number), 0) FROM messages))
 """
 
-_INTRODUCE: Final = """
-INSERT OR REPLACE INTO messages
-(number, id, short, digest, queues, copies, going, kept, unique_key, joins, envelope, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_INSERT: Final = """
-INSERT INTO copies (seq, message, queue, state, rank, published, due, expires, keep_result)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+_INTRODUCE: Final = Insertion(
+    "INSERT OR REPLACE INTO messages"
+    " (number, id, short, digest, queues, copies, going, kept, unique_key, joins, envelope, body)",
+    columns=12,
+)
+_INSERT: Final = Insertion(
+    "INSERT INTO copies (seq, message, queue, state, rank, published, due, expires, keep_result)", columns=9
+)
 _WRITE: Final = """
 UPDATE copies SET state = ?, rank = ?, due = ?, expires = ?, keep_result = ?, count = ?, token = ?,
 session = iif(? IS NULL, NULL, session), cancelled = 0, once = 0 WHERE seq = ?
@@ -448,10 +447,10 @@ class Rows:
         """Write the copies and their messages, so that statements see them."""
         db = self.db
         if self._introduced:
-            db.executemany(_INTRODUCE, [(*row[:6], row[5], *row[5:]) for row in self._introduced])
+            _INTRODUCE.insert(db, [(*row[:6], row[5], *row[5:]) for row in self._introduced])
             self._introduced = []
         if self._copies:
-            db.executemany(_INSERT, self._copies)
+            _INSERT.insert(db, self._copies)
             self._copies = []
         if self._written:
             db.executemany(_WRITE, self._written)
