@@ -47,6 +47,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--growth", action="store_true", help="instead: how ours grows, with up to a million waiting")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there as well")
     chosen = parser.parse_args()
+    chosen.venvs = chosen.venvs.resolve()  # programs are started elsewhere
     try:
         chosen.variants = queue_rivals.chosen(chosen.variants)
     except ValueError as error:

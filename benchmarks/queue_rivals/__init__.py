@@ -19,7 +19,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 #: How our worker is started.
 _OURS = ("{bin}/backwater", "worker", "-A", "{module}", "--broker", "{url}", "--secret-file", "{secret}")
 _SAFE = (
-    "publishing, taking and settling are fsynced before they are answered, and may be repeated; what a killed worker"
+    "publishing and settling are fsynced before they are answered, and may be repeated; what a killed worker"
     " held runs again within 30 s; nothing accepted is lost by a crash of anyone or by power loss"
 )
 
