@@ -188,6 +188,17 @@ def test_a_place_is_not_given_away_again_while_its_message_is_known(store: Sqlit
 # Transactions
 
 
+@pytest.mark.parametrize("count", [49, 50, 51, 120])
+def test_however_many_come_together_all_are_there_in_their_order(store: SqliteStore, count: int) -> None:
+    ids = [str(number) for number in range(count)]
+    published, _ = store.publish([publication(each, body=each.encode()) for each in ids], NOW)
+    assert {each.state for each in published} == {PublishState.ACCEPTED}
+    batch, _ = store.receive("s", Poll((("q", 200),), 200), NOW)
+    assert [(each.message.id, each.message.body.decode()) for each in batch.deliveries] == list(
+        zip(ids, ids, strict=True)
+    )
+
+
 def test_operations_of_a_transaction_see_each_other_and_one_that_fails_is_left_out(store: SqliteStore) -> None:
     with store.transaction():
         store.publish([publication("1")], NOW)
