@@ -26,7 +26,7 @@ from .worker.consumer import WAIT
 @click.command("relay", epilog=SETTINGS_HELP)
 @with_settings("relay")
 def relay_command(config: str | None, **flags: Any) -> int:
-    """Relay messages from a broker to another, and bring home how they end, until SIGTERM.
+    """Relay messages to another broker until SIGTERM.
 
     Producers send to a broker next door, and wait there for results; only the relay crosses the link. Each message goes
     over once, whatever happens to the link, the brokers or the relay. The key of --from consumes the queues, that of

@@ -27,7 +27,7 @@ def _path(config: str | None, flags: dict[str, Any]) -> str:
 
 @click.group("spool")
 def spool_group() -> None:
-    """Look into a worker's spool: outcomes that the broker has yet to take, and what was superseded.
+    """Look into a spool: outcomes that wait, and superseded ones.
 
     \b
       backwater spool status --spool /var/lib/myapp/spool.db
