@@ -4,7 +4,7 @@ One at a time: whoever has the seat forwards, others wait and take over when it 
 handed over by `flows`, and forgotten when the broker has them; so whatever ends this (a cut, `kill -9`), what was on
 its way is sent again, and the broker knows it by its ids.
 
-While the link is down, one request at a time tries it; when one gets through, all goes on at once.
+While the link is down, one request tries it again and again (`hedging`); when it gets through, all goes on at once.
 
 Rule: this has the clock and the dice; it decides nothing, and knows no socket.
 """
@@ -20,10 +20,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from backwater_tornado.errors import CallFailed, Refused, StorageFailed
+from backwater_tornado.hedging import hedge
 from backwater_tornado.tasks.flows import Flow
 
 from .flows import Refusal, end_flow, publish_flow
-from .parcels import Kept, Place
+from .parcels import Kept, Place, Taken
 from .rules import Room, choose, is_known, pause
 from .store import OutboxStore
 
@@ -200,7 +201,11 @@ class Forwarder:
         numbers = [each.number for each in chosen]
         taken = self._store.take(numbers, now)
         kept = [Kept(each.parcel, _UNKNOWN) for each in taken if not is_known(each.tried, now)]
-        refused = await self._link.drive(publish_flow([each for each in taken if is_known(each.tried, now)], now))
+        sent = [each for each in taken if is_known(each.tried, now)]
+        if self.failures:
+            refused = await hedge(lambda: self._publish(sent, now))
+        else:
+            refused = await self._publish(sent, now)
         kept += [each.kept for each in refused]
         if kept:
             for each in kept:
@@ -208,6 +213,9 @@ class Forwarder:
             self._store.keep(kept)
             await self._end(refused)
         self._store.remove(numbers)
+
+    async def _publish(self, sent: Sequence[Taken], now: float) -> list[Refusal]:
+        return await self._link.drive(publish_flow(sent, now))
 
     async def _end(self, refused: Sequence[Refusal]) -> None:
         try:

@@ -1,8 +1,9 @@
 """The way to the broker, which may be cut at any time: whoever asks over it gets an answer in the end.
 
 One attempt follows the other, with pauses between that grow to a second and are drawn by dice, so that a thousand
-workers do not come back at one moment. When one attempt succeeds, all that pause go on. It is said once that the broker
-is away, and once that it is back.
+workers do not come back at one moment. When one attempt succeeds, all that pause go on. While polls fail, the next one
+does not wait for the end of the one before (`hedging`). It is said once that the broker is away, and once that it is
+back.
 
 Rule: everything asked here may be asked again without harm (`broker.broker`); nothing the link does ends a worker.
 """
@@ -25,6 +26,7 @@ from backwater_tornado.errors import (
     SessionGone,
     SessionTaken,
 )
+from backwater_tornado.hedging import hedge
 from backwater_tornado.tasks.asks import Ask
 
 log = logging.getLogger("backwater.worker")
@@ -114,12 +116,18 @@ class Line:
         failures = 0
         while True:
             try:
-                return await self.ask(make())
+                return await self._attempt(make)
             except _FOR_THE_ASKER:
                 raise
             except CallFailed:
                 failures += 1
                 await self._pause(failures)
+
+    async def _attempt(self, make: Callable[[], Ask[T]]) -> T:
+        ask = make()
+        if not ask.wait or ask.verb not in self.failing:
+            return await self.ask(ask)
+        return await hedge(lambda: self.ask(make()))
 
     async def _pause(self, failures: int) -> None:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures, 10))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from backwater_tornado import hedging
 from backwater_tornado.broker.values import Queue
 from backwater_tornado.errors import (
     CallFailed,
@@ -275,6 +276,31 @@ def test_while_it_is_down_one_request_at_a_time_tries_it_and_then_all_go_at_once
         "tasks cannot be forwarded now, and wait in the outbox: no route",
         "the broker takes tasks again",
     ]
+
+
+def test_while_it_is_down_a_request_is_not_waited_for_that_is_swallowed(
+    box: SqliteOutbox, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hedging, "EVERY", 0.001)
+    sent = put(box, call(), call())
+    asked = 0
+
+    async def swallow(ask: Ask[Any]) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise Unreachable
+        if asked < 5:
+            await asyncio.Event().wait()  # nothing is heard of it any more
+
+    async def work() -> None:
+        line.before = swallow
+        async with forwarding(box, line, dice=-1.0):
+            await all_gone(box)
+
+    asyncio.run(work())
+    assert asked == 5
+    assert line.received("a") == sent
 
 
 def test_requests_shrink_when_they_fail_and_grow_when_they_do_not(box: SqliteOutbox, line: Line) -> None:

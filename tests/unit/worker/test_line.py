@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from backwater_tornado import hedging
 from backwater_tornado.errors import BodyTooLarge, CallFailed, MalformedBatch, MessageTooLarge, SessionGone, Unreachable
 from backwater_tornado.tasks import asks
 from backwater_tornado.tasks.asks import Ask
@@ -91,6 +92,50 @@ def test_who_pauses_goes_on_when_another_is_answered() -> None:
         link.answers.clear()
         await line.ask(OTHER)
         assert await pausing == "stats"
+
+    run(test)
+
+
+class Swallowing(Answers):
+    """Nothing is heard any more of what is asked after the first time, until it is mended."""
+
+    def __init__(self) -> None:
+        super().__init__(Unreachable())
+        self.is_mended = False
+
+    async def ask(self, ask: Ask[T]) -> T:
+        answer = await super().ask(ask)
+        if not self.is_mended:
+            await asyncio.Event().wait()
+        return answer
+
+
+def test_a_poll_after_one_that_failed_does_not_wait_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hedging, "EVERY", 0.001)
+
+    async def test() -> None:
+        link = Swallowing()
+        polling = asyncio.ensure_future(Line(link, dice=lambda: 0.0).insist(lambda: asks.results([], wait=6.0)))
+        while len(link.asked) < 4:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+        link.is_mended = True
+        assert await polling == "results"
+
+    run(test)
+
+
+def test_what_does_not_wait_at_the_broker_is_on_its_way_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hedging, "EVERY", 0.0)
+
+    async def test() -> None:
+        link = Swallowing()
+        asking = asyncio.ensure_future(Line(link, dice=lambda: 0.0).insist(lambda: ASK))
+        while len(link.asked) < 2:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(link.asked) == 2
+        asking.cancel()
 
     run(test)
 
