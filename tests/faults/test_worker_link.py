@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, Self
 
 import pytest
@@ -28,6 +30,7 @@ from backwater_tornado.testing import (
     Script,
     running_broker,
 )
+from backwater_tornado.worker import health
 from backwater_tornado.worker.line import SplitLink
 from backwater_tornado.worker.options import WorkerOptions
 from backwater_tornado.worker.worker import Worker
@@ -131,6 +134,33 @@ def test_a_worker_goes_on_when_its_connections_are_cut() -> None:
             run_all(broker)
             proxy.cut_all()
             assert len(working.pool.begun) == TASKS * times
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what nobody tells of."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.01)
+
+
+def test_a_worker_that_hears_nothing_says_so_and_needs_no_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "SLACK", 0.7)
+    with (
+        running_broker() as broker,
+        BadNetwork("127.0.0.1", broker.port) as network,
+        WorkerThread(network.url, broker.secret) as working,
+    ):
+        run_all(broker)
+        assert working.worker.health().status == "ok"
+        network.blackhole()
+        until(lambda: working.worker.health().status != "ok")
+        (reason,) = working.worker.health().reasons
+        assert reason == "the broker was not heard of for 1 s"
+        network.heal()
+        run_all(broker)
+        assert working.worker.health().status == "ok"
+        assert len(working.pool.begun) == 2 * TASKS
 
 
 def test_a_worker_rides_through_a_restart_of_its_broker(tmp_path: Any) -> None:
