@@ -227,7 +227,6 @@ TABLE: Mapping[str, May] = {
         f"{ALL_OF_OURS} erlang doctor findings flags keyfiles loading outbox_commands periodic_commands queue_commands "
         "event_commands inspect_commands relay_commands serving_commands spool_commands task_commands worker_commands "
         "settings terminal",
-        "settings terminal",
         "click",
     ),
     "tables": May(
