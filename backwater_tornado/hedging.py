@@ -18,13 +18,18 @@ T = TypeVar("T")
 EVERY, MOST = 1.0, 8
 
 
-async def hedge(begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """What the first attempt to end gives, or raises; the others are cancelled."""
+async def hedge(begin: Callable[[], Coroutine[Any, Any, T]], wait: float = 0.0) -> T:
+    """What the first attempt to end gives, or raises; the others are cancelled.
+
+    Args:
+        begin: an attempt.
+        wait: how long it may be waited for at the other end, seconds; only then it counts as late.
+    """
     attempts: set[asyncio.Task[T]] = set()
     try:
         while True:
             attempts.add(asyncio.ensure_future(begin()))
-            patience = EVERY if len(attempts) < MOST else None
+            patience = wait + EVERY if len(attempts) < MOST else None
             done, _ = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for each in done:
                 return each.result()

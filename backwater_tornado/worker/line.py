@@ -1,9 +1,9 @@
 """The way to the broker, which may be cut at any time: whoever asks over it gets an answer in the end.
 
 One attempt follows the other, with pauses between that grow to a second and are drawn by dice, so that a thousand
-workers do not come back at one moment. When one attempt succeeds, all that pause go on. While polls fail, the next one
-does not wait for the end of the one before (`hedging`). It is said once that the broker is away, and once that it is
-back.
+workers do not come back at one moment. When one attempt succeeds, all that pause go on. On a link that has failed a
+moment ago polls are short, and none waits long for the end of the one before (`hedging`). It is said once that the
+broker is away, and once that it is back.
 
 Rule: everything asked here may be asked again without harm (`broker.broker`); nothing the link does ends a worker.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from backwater_tornado.errors import (
     CallFailed,
     MalformedBatch,
     MessageTooLarge,
+    Refused,
     ResultTooLarge,
     SessionGone,
     SessionTaken,
@@ -35,6 +37,8 @@ T = TypeVar("T")
 
 #: Pauses between attempts: the first, the longest, and what none is below, seconds.
 FIRST_PAUSE, LONGEST_PAUSE, LEAST_PAUSE = 0.05, 1.0, 0.02
+#: For so long after a failure polls wait at the broker no longer than that, seconds: silence is found out sooner.
+SHAKY, BRIEF = 60.0, 1.0
 #: What the broker says to the one who asks; asking again would not help.
 _FOR_THE_ASKER = (SessionGone, SessionTaken, BodyTooLarge, MessageTooLarge, MalformedBatch, ResultTooLarge)
 
@@ -86,6 +90,7 @@ class Line:
         self.heard = clock()
         self.failing: dict[str, CallFailed] = {}
         self._failed_at = 0.0
+        self._shaken_at = -math.inf
         self._answered = asyncio.Event()
 
     @property
@@ -125,9 +130,9 @@ class Line:
 
     async def _attempt(self, make: Callable[[], Ask[T]]) -> T:
         ask = make()
-        if not ask.wait or ask.verb not in self.failing:
+        if not ask.wait or self._clock() - self._shaken_at > SHAKY:
             return await self.ask(ask)
-        return await hedge(lambda: self.ask(make()))
+        return await hedge(lambda: self.ask(make().waiting(BRIEF)), 0.0 if ask.verb in self.failing else BRIEF)
 
     async def _pause(self, failures: int) -> None:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures, 10))
@@ -146,6 +151,8 @@ class Line:
 
     def _note_failure(self, ask: Ask[Any], error: CallFailed) -> None:
         self._answered.clear()
+        if not isinstance(error, Refused):
+            self._shaken_at = self._clock()
         if not self.failing:
             self._failed_at = self._clock()
             said = f"{type(error).__name__}: {error}"

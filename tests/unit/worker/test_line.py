@@ -7,10 +7,18 @@ from typing import Any, TypeVar
 import pytest
 
 from backwater_tornado import hedging
-from backwater_tornado.errors import BodyTooLarge, CallFailed, MalformedBatch, MessageTooLarge, SessionGone, Unreachable
+from backwater_tornado.errors import (
+    BodyTooLarge,
+    CallFailed,
+    MalformedBatch,
+    MessageTooLarge,
+    NotInScope,
+    SessionGone,
+    Unreachable,
+)
 from backwater_tornado.tasks import asks
 from backwater_tornado.tasks.asks import Ask
-from backwater_tornado.worker.line import FIRST_PAUSE, LEAST_PAUSE, LONGEST_PAUSE, Line, SplitLink
+from backwater_tornado.worker.line import BRIEF, FIRST_PAUSE, LEAST_PAUSE, LONGEST_PAUSE, SHAKY, Line, SplitLink
 
 T = TypeVar("T")
 ASK: Ask[Any] = asks.stats([])
@@ -120,6 +128,27 @@ def test_a_poll_after_one_that_failed_does_not_wait_for_the_one_before(monkeypat
             await asyncio.sleep(0)
         link.is_mended = True
         assert await polling == "results"
+
+    run(test)
+
+
+def test_polls_are_short_for_a_while_after_a_failure_that_is_no_refusal() -> None:
+    async def test() -> None:
+        now, waits = 1000.0, []
+
+        class Noting(Answers):
+            async def ask(self, ask: Ask[T]) -> T:
+                waits.append(ask.wait)
+                return await super().ask(ask)
+
+        link = Noting()
+        line = Line(link, clock=lambda: now, dice=lambda: 0.0)
+        for failure in (None, NotInScope(), Unreachable()):
+            link.answers = [failure]
+            await line.insist(lambda: asks.results([], wait=6.0))
+        now += SHAKY + 1
+        await line.insist(lambda: asks.results([], wait=6.0))
+        assert waits == [6.0, 6.0, 6.0, 6.0, BRIEF, 6.0]
 
     run(test)
 
