@@ -21,6 +21,7 @@ from backwater_tornado.broker.values import (
 )
 from backwater_tornado.relay.options import RelayOptions
 from backwater_tornado.relay.relay import Relay
+from backwater_tornado.tasks.asks import Ask
 from backwater_tornado.worker.line import Line
 from tests.unit.worker.bench import LONG, PATIENCE, Clock, InPlace
 
@@ -84,6 +85,20 @@ class End:
     async def until(self, *wanted: int) -> None:
         while await self.counts() != wanted:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0)
+
+
+def hold_back(end: End, verb: str) -> asyncio.Event:
+    """Answers to a verb arrive when this is set."""
+    arrive, asked = asyncio.Event(), end.link.ask
+
+    async def ask_slowly(ask: Ask[Any]) -> Any:
+        answer = await asked(ask)
+        if ask.verb == verb:
+            await arrive.wait()
+        return answer
+
+    end.link.ask = ask_slowly  # type: ignore[method-assign]
+    return arrive
 
 
 class Bench:

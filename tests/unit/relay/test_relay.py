@@ -16,7 +16,7 @@ from backwater_tornado.relay.homeward import Ring
 from backwater_tornado.relay.options import RelayOptions
 from backwater_tornado.tasks.asks import Ask
 from backwater_tornado.tasks.messages import TaskHeaders, encode_headers
-from tests.unit.relay.bench import DONE, Bench, relaying, when
+from tests.unit.relay.bench import DONE, Bench, hold_back, relaying, when
 
 
 def test_a_message_goes_and_its_outcome_comes_home() -> None:
@@ -123,15 +123,7 @@ def test_a_session_that_was_gone_loses_nothing() -> None:
 
 def test_what_another_has_by_now_is_not_settled_by_the_answer_to_its_publication() -> None:
     async def test(bench: Bench) -> None:
-        answered, asked = asyncio.Event(), bench.far.link.ask
-
-        async def ask_slowly(ask: Ask[Any]) -> Any:
-            answer = await asked(ask)
-            if ask.verb == "publish":
-                await answered.wait()
-            return answer
-
-        bench.far.link.ask = ask_slowly  # type: ignore[method-assign]
+        answered = hold_back(bench.far, "publish")
         await bench.near.publish("a", keep_result=None)
         await bench.far.until(1, 0, 0, 0)
         bench.near.store.close_session(f"\n{bench.relay.consumer.session}", bench.clock.now)
@@ -142,6 +134,21 @@ def test_what_another_has_by_now_is_not_settled_by_the_answer_to_its_publication
         await bench.near.publish("b", keep_result=None)
         await bench.far.until(2, 0, 0, 0)
         await bench.near.until(0, 0, 1, 0)
+        assert bench.near.link.count("settle") == 1
+
+    relaying(test)
+
+
+def test_what_is_cancelled_while_its_inputs_are_fetched_does_not_go() -> None:
+    async def test(bench: Bench) -> None:
+        fetched = hold_back(bench.near, "results")
+        await bench.near.publish("a", headers=encode_headers(TaskHeaders("t.f", inputs="b")), body=b"\x92\x90\x80")
+        await when(lambda: bench.near.link.count("results"))
+        await bench.near.broker.cancel(["a"], Outcome("REVOKED", failed=True))
+        assert (await bench.near.result("a")).outcome.state == "REVOKED"
+        fetched.set()
+        await bench.near.publish("c")
+        await bench.far.until(1, 0, 0, 0)
         assert bench.near.link.count("settle") == 1
 
     relaying(test)
@@ -372,8 +379,10 @@ def test_a_task_without_the_results_that_it_needs_ends_here() -> None:
 
 def test_what_comes_while_it_stops_goes_back() -> None:
     async def test(bench: Bench) -> None:
+        await when(bench.near.link.polls)
         bench.relay.carrier.closing = True
         await bench.near.publish("a")
+        await when(lambda: bench.near.link.count("settle"))
         await bench.near.until(1, 0, 0, 0)
         assert bench.relay.carrier.room() == 0
 
