@@ -48,8 +48,8 @@ def options() -> argparse.Namespace:
 def plan(chosen: argparse.Namespace) -> Plan:
     """What is enqueued over the link is part of the backlog that is drained."""
     scale = Plan(
-        rounds=chosen.rounds, delay=chosen.delay, one=5000, one_seconds=4, bulk=5000,
-        trips=30, trip_seconds=6, records=100, backlog=8000, drain_seconds=8,
+        rounds=chosen.rounds, delay=chosen.delay, one=5000, one_seconds=3, bulk=5000,
+        trips=20, trip_seconds=5, records=50, backlog=6000, drain_seconds=6,
     )  # fmt: skip
     if chosen.quick:
         return Plan(1, chosen.delay, 1000, 1, 1000, 5, 3, 20, 2000, 3)
