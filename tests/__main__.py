@@ -26,9 +26,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 #: What `--fast` runs: all that needs no server and no process of its own.
 FAST_TESTS = ("tests/unit", "tests/test_layers.py", "tests/test_shape.py")
 
-#: All that runs in one process, more or less; the rest, with servers and processes of its own, runs beside it.
+#: All that runs in one process, more or less; the rest, with servers and processes of its own, runs beside it. With the
+#: bombs the halves take about as long.
 INNER_TESTS = (
     *("tests/unit", "tests/contracts", "tests/properties", "tests/vectors"),
+    *("tests/faults/test_bombs_codec.py", "tests/faults/test_bombs_terms.py"),
     *("tests/test_layers.py", "tests/test_own_coverage.py", "tests/test_shape.py"),
 )
 

@@ -179,7 +179,7 @@ def test_a_worker_rides_through_the_end_of_its_broker(folder: Path) -> None:
     with Serving(folder, *words, command="broker") as broker:
         url = broker.url()
         site = Site(folder, broker)
-        with site.worker() as worker:
+        with site.worker("tasks", "--max-attempts", "1") as worker:
             assert site.send("add", 1).get(PATIENCE) == 1
             broker.process.kill()
             broker.ended()

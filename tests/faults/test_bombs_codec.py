@@ -124,11 +124,12 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("body", LIES.values(), ids=LIES.keys())
-def test_a_length_that_lies_costs_no_memory(body: str) -> None:
-    result, megabytes = run(f"print(*grown(MSGPACK.decode, {body}))").split()
-    assert result == "BodyUndecodable"
-    assert float(megabytes) < 12
+def test_a_length_that_lies_costs_no_memory() -> None:
+    tried = "".join(f"print(*grown(MSGPACK.decode, {body}))\n" for body in LIES.values())
+    for name, line in zip(LIES, run(tried).splitlines(), strict=True):
+        result, megabytes = line.split()
+        assert (name, result) == (name, "BodyUndecodable")
+        assert (name, float(megabytes) < 12) == (name, True)
 
 
 DENSE = {

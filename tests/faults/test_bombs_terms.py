@@ -146,13 +146,16 @@ def test_no_nesting_overflows_a_stack_of_512_kb() -> None:
     assert run(STACK).strip() == str(expected)
 
 
-@pytest.mark.parametrize("head", ["l", "i", "t", "m", "o", "k\\xff\\xff", "M", "p", "d\\xff\\xff", "v\\xff\\xff"])
-@pytest.mark.parametrize("behind", ["a\\1", "j" * 1000])
-def test_a_length_that_lies_costs_no_memory(head: str, behind: str) -> None:
-    script = f'print(*grown(decode_term, b"\\x83{head}\\xff\\xff\\xff\\xff{behind}"))'
-    result, megabytes, _ = run(script).split()
-    assert result == "BodyUndecodable"
-    assert float(megabytes) < 8
+def test_a_length_that_lies_costs_no_memory() -> None:
+    script = """
+for head in (b"l", b"i", b"t", b"m", b"o", b"k\\xff\\xff", b"M", b"p", b"d\\xff\\xff", b"v\\xff\\xff"):
+    for behind in (b"a\\1", b"j" * 1000):
+        print(head, *grown(decode_term, b"\\x83" + head + b"\\xff\\xff\\xff\\xff" + behind))
+"""
+    for line in run(script).splitlines():
+        head, result, megabytes, _ = line.split()
+        assert (head, result) == (head, "BodyUndecodable")
+        assert (head, float(megabytes) < 8) == (head, True)
 
 
 def test_lengths_that_lie_within_one_another_cost_no_memory() -> None:
