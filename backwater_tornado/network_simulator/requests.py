@@ -155,26 +155,29 @@ class _Stream:
         #: The answer just read was the last one of this connection.
         self.ended = False
         self._is_over = False
-        self._came = asyncio.Event()
+        #: Bytes that have come, and those of them that a reader knows of.
+        self._come = self._known = 0
+        self._news = asyncio.Event()
 
     def write(self, data: bytes) -> None:
         """See `Sink`."""
         self.buffered += data
+        self._come += len(data)
         self.full = len(self.buffered) > BUFFER
-        self._came.set()
+        self._news.set()
 
     def end(self, *, reset: bool = False) -> None:
         """See `Sink`."""
         self._is_over = True
-        self._came.set()
+        self._news.set()
 
     async def fill(self) -> bool:
-        """Waits for more bytes; False at the end of the stream. Safe to cancel."""
-        size = len(self.buffered)
-        while len(self.buffered) <= size and not self._is_over:
-            self._came.clear()
-            await self._came.wait()
-        return len(self.buffered) > size
+        """Waits until more bytes have come than a reader knows of; False at the end of the stream. Safe to cancel."""
+        while self._come == self._known and not self._is_over:
+            self._news.clear()
+            await self._news.wait()
+        known, self._known = self._known, self._come
+        return self._known > known
 
     async def until(self, mark: bytes) -> bytes:
         """All bytes up to and with the mark."""
@@ -208,6 +211,7 @@ class _Stream:
     def _take(self, size: int) -> bytes:
         taken = bytes(self.buffered[:size])
         del self.buffered[:size]
+        self._known = self._come
         if self.full and len(self.buffered) <= BUFFER // 2:
             self.full = False
             self.room()

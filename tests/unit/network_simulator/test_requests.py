@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import http.server
 import socket
@@ -12,6 +13,8 @@ from typing import Self
 
 import pytest
 
+from backwater_tornado.network_simulator import requests
+from backwater_tornado.network_simulator.paths import End
 from backwater_tornado.testing import (
     CUT_AFTER_REQUEST,
     CUT_BEFORE_REQUEST,
@@ -297,3 +300,14 @@ def test_a_mix_draws_the_same_faults_from_the_same_seed() -> None:
     assert drawn == [same(seen) for _ in range(50)]
     assert drawn != [other(seen) for _ in range(50)]
     assert set(drawn) == set(weights)
+
+
+def test_bytes_that_come_before_their_reader_looks_are_seen() -> None:
+    async def read() -> bool:
+        stream = requests._Stream(End(lambda end: None))
+        reading = asyncio.ensure_future(stream.fill())
+        stream.write(b"a whole request")  # before the reader's first step
+        async with asyncio.timeout(5):
+            return await reading
+
+    assert asyncio.run(read())
