@@ -151,10 +151,11 @@ class Line:
 
     def _note_failure(self, ask: Ask[Any], error: CallFailed) -> None:
         self._answered.clear()
+        now = self._clock()
         if not isinstance(error, Refused):
-            self._shaken_at = self._clock()
+            self._shaken_at = now
         if not self.failing:
-            self._failed_at = self._clock()
+            self._failed_at = now
             said = f"{type(error).__name__}: {error}"
             log.warning("%s cannot be asked; it is tried until it answers: %s", self.name, said)
         self.failing[ask.verb] = error
