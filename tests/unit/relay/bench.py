@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from backwater_tornado.broker.broker import Broker
 from backwater_tornado.broker.memory_store import MemoryStore
 from backwater_tornado.broker.performers import Direct
@@ -87,11 +89,13 @@ class End:
             await asyncio.sleep(0)
 
 
-def hold_back(end: End, verb: str) -> asyncio.Event:
-    """Answers to a verb arrive when this is set."""
+def hold_back(end: End, verb: str, *, before: bool = False) -> asyncio.Event:
+    """Answers to a verb arrive when this is set; or, `before`, what is asked."""
     arrive, asked = asyncio.Event(), end.link.ask
 
     async def ask_slowly(ask: Ask[Any]) -> Any:
+        if before and ask.verb == verb:
+            await arrive.wait()
         answer = await asked(ask)
         if ask.verb == verb:
             await arrive.wait()
@@ -99,6 +103,11 @@ def hold_back(end: End, verb: str) -> asyncio.Event:
 
     end.link.ask = ask_slowly  # type: ignore[method-assign]
     return arrive
+
+
+def packed(end: End, verb: str, place: int = 0) -> list[list[Any]]:
+    """What was in each ask of a verb."""
+    return [msgspec.msgpack.decode(ask.args[place]) for ask in end.link.asked if ask.verb == verb]
 
 
 class Bench:
