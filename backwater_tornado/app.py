@@ -31,6 +31,7 @@ from .outbox.within import Within
 from .results import AsyncResult, AwaitableResult, GroupResult, make_awaitable, make_result
 from .sharing import Sharing
 from .tasks.asks import Ask
+from .tasks.companions import Companions
 from .tasks.current import enter_block, leave_block, set_default_sender
 from .tasks.entries import make_entry, pattern_of
 from .tasks.flows import Flow, Nap, revoke_flow, send_flow
@@ -226,6 +227,7 @@ class App(_Application):
         self._client = Client(endpoints, secret, **self.client_options)
         self._sharing: Sharing[Order] = Sharing(lambda orders: self.drive(send_flow(orders)), TOGETHER)
         self._twin: AsyncApp | None = None
+        self.companions = Companions()
         self._given = {name: value for name, value in options.items() if not name.startswith("outbox")}
         self._faces: dict[tuple[str, float], Client] = {}
         if default:

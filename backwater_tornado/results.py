@@ -1,7 +1,7 @@
 """What sending a task gives: a handle to its state and its result.
 
-Nothing is kept here but ids; whoever has an id can ask, from any process and any host. Waiting is a long poll at the
-broker, which answers the moment the task ends.
+A handle is an id; whoever has an id can ask, from any process and any host. Waiting is a long poll at the broker, which
+answers the moment the task ends, and tells what has become of others, too (`tasks.companions`).
 
 `AsyncResult` and `GroupResult` block, and can be awaited; `AwaitableResult` is what an `AsyncApp` gives, and all of it
 is awaited.
@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from .broker.values import Result
 from .errors import InvalidOption, RemoteError
+from .tasks.companions import Companions
 from .tasks.flows import Flow, completed_flow, forget_flow, look_flow, revoke_flow, wait_flow
 from .tasks.messages import Inputs, input_ids
 from .tasks.outcomes import error_of, read_outcome, revoked, state_of
@@ -42,6 +43,9 @@ class Reading(Protocol):
 
 class Driver(Reading, Protocol):
     """Whoever runs flows to their end: an `App`."""
+
+    #: Handles of what was sent.
+    companions: Companions
 
     def drive(self, flow: Flow[T]) -> T:
         """In this thread."""
@@ -110,11 +114,14 @@ class _Known:
         return self.value
 
 
-def _wait(handle: _Handle, timeout: float | None, propagate: bool) -> Flow[Any]:
+def _wait(handle: _Handle, timeout: float | None, propagate: bool, companions: Companions | None = None) -> Flow[Any]:
     if not handle.is_kept:
         raise InvalidOption("nobody keeps this result: the task has ignore_result")
     app, shape = handle.app, handle.shape
-    found = yield from wait_flow(input_ids(shape), timeout, app.poll_wait, app.clock)
+    known = None if companions is None else companions.take(handle)
+    if known is not None:
+        return _Known(known, app).result(propagate=propagate)
+    found = yield from wait_flow(input_ids(shape), timeout, app.poll_wait, app.clock, companions)
     return _shaped(shape, {name: _Known(each, app) for name, each in found.items()}, propagate)
 
 
@@ -166,6 +173,8 @@ class _Handle:
         self.shape, self.app, self.is_kept = shape, app, is_kept
         self.ids = [shape] if isinstance(shape, str) else list(input_ids(shape))
         self.id = shape if isinstance(shape, str) else "[" + ",".join(self.ids) + "]"
+        #: The final result of one task, where it came along with another's.
+        self.known: Result | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Handle) and other.id == self.id
@@ -208,7 +217,7 @@ class AsyncResult(_Handle, Generic[T_co]):
             TaskError: it ended otherwise, see `errors`.
             InvalidOption: its result is kept for nobody (`ignore_result`).
         """
-        found: T_co = self._app.drive(_wait(self, timeout, propagate))
+        found: T_co = self._app.drive(_wait(self, timeout, propagate, self._app.companions))
         return found
 
     def __await__(self) -> Generator[Any, None, T_co]:
@@ -271,6 +280,7 @@ class AsyncResult(_Handle, Generic[T_co]):
 
     def forget(self) -> None:
         """Drop its result before its time."""
+        self._app.companions.take(self)
         self._app.drive(forget_flow([self.id]))
 
     def _look(self) -> _Known:
@@ -368,7 +378,10 @@ def _with_parents(order: Order, make: Callable[[Inputs, H | None, bool], H]) -> 
 
 def make_result(order: Order, app: Driver) -> AsyncResult[Any] | GroupResult:
     """The handle of what was sent: of the last of a chain, with the others as its parents."""
-    return _with_parents(order, lambda shape, parent, is_kept: _result(shape, app, parent, is_kept))
+    handle = _with_parents(order, lambda shape, parent, is_kept: _result(shape, app, parent, is_kept))
+    if isinstance(handle, AsyncResult) and handle.is_kept:
+        app.companions.add(handle)
+    return handle
 
 
 def make_awaitable(order: Order, app: AsyncDriver) -> AwaitableResult[Any]:

@@ -40,7 +40,7 @@ from .administration import Administration
 from .asking import LARGEST
 from .bounds import Count, Life, Name, Span
 from .performers import Performer
-from .portions import check_settled, check_sizes, fit_results, portion, size_of
+from .portions import check_settled, check_sizes, fit_results, fit_small, portion, size_of
 from .store import Store
 from .values import (
     Batch,
@@ -237,10 +237,11 @@ class Broker(Administration):
     # Results ---------------------------------------------------------------------------------------------------------
 
     @expose(idempotent=True)
-    async def results(self, ids: list[Name], wait: Span = 0.0) -> list[Result | None]:
+    async def results(self, ids: list[Name], wait: Span = 0.0, beside: list[Name] | None = None) -> list[Result | None]:
         """The last known of each; with `wait`, as soon as one of them is final.
 
-        What does not fit into one answer is None, as what is not known: ask again for those.
+        What does not fit into one answer is None, as what is not known: ask again for those. Behind them those of
+        `beside` that are final and small, which nobody waits for; the others of them are None.
         """
         until = time.monotonic() + min(wait, MAX_WAIT)
         with self.waiters.awaiting(ids) as waiting:
@@ -249,8 +250,12 @@ class Broker(Administration):
                 found = self.look(lambda store, now: store.results(ids, now))
                 left = until - time.monotonic()
                 if left <= 0 or self.waiters.closing or any(result is not None and result.final for result in found):
-                    return fit_results(found, self.largest)
+                    break
                 await waiting.wait(left)
+        if not beside:
+            return fit_results(found, self.largest)
+        others = self.look(lambda store, now: store.results(beside, now))
+        return fit_results(found, self.largest) + fit_small(others)
 
     @expose(idempotent=True)
     async def forget(self, ids: list[Name]) -> None:

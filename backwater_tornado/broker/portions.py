@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -20,6 +20,9 @@ from backwater_tornado.errors import MessageTooLarge
 from .values import Batch, DeadLetter, Delivery, Message, Publication, Result, Settlement
 
 H = TypeVar("H", Delivery, DeadLetter)
+
+#: Bytes of results that come along with another's.
+ALONG: Final = 32 << 10
 
 
 def size_of(message: Message) -> int:
@@ -75,4 +78,15 @@ def fit_results(found: Sequence[Result | None], largest: int) -> list[Result | N
         if room < 0 and place != known[0][0]:
             break
         fitting[place] = result
+    return fitting
+
+
+def fit_small(found: Sequence[Result | None]) -> list[Result | None]:
+    """The final ones that fit into what nobody minds to get along with something else; the others are None."""
+    fitting: list[Result | None] = [None] * len(found)
+    room = ALONG
+    for place, result in enumerate(found):
+        if result is not None and result.final and len(result.outcome.body) <= room:
+            room -= len(result.outcome.body)
+            fitting[place] = result
     return fitting

@@ -95,9 +95,12 @@ def close_session(session: str) -> Ask[None]:
     return Ask("close_session", (session,), None)
 
 
-def results(ids: Sequence[str], wait: float = 0.0, within: float | None = None) -> Ask[list[Result | None]]:
-    """The last known of each; with `wait`, as soon as one of them is final."""
-    return Ask("results", (list(ids), wait), list[Result | None], wait=wait, within=within, wait_at=1)
+def results(
+    ids: Sequence[str], wait: float = 0.0, within: float | None = None, beside: Sequence[str] = ()
+) -> Ask[list[Result | None]]:
+    """The last known of each; with `wait`, as soon as one of them is final. Those `beside` come along if they are."""
+    args = (list(ids), wait, list(beside)) if beside else (list(ids), wait)
+    return Ask("results", args, list[Result | None], wait=wait, within=within, wait_at=1)
 
 
 def forget(ids: Sequence[str]) -> Ask[None]:

@@ -22,6 +22,7 @@ from backwater_tornado.errors import (
 
 from . import asks
 from .asks import Ask
+from .companions import Companions
 from .workflow import Order
 
 T = TypeVar("T")
@@ -92,7 +93,11 @@ def _weight(each: Join | Publication) -> int:
 
 
 def wait_flow(
-    ids: Iterable[str], timeout: float | None, wait: float, clock: Callable[[], float]
+    ids: Iterable[str],
+    timeout: float | None,
+    wait: float,
+    clock: Callable[[], float],
+    companions: Companions | None = None,
 ) -> Flow[dict[str, Result]]:
     """The final results of all these, by id.
 
@@ -102,6 +107,7 @@ def wait_flow(
         timeout: seconds; None: as long as it takes. A link that is down is waited for.
         wait: how long one ask may wait, seconds.
         clock: seconds, monotonic.
+        companions: asked for along with the one that is waited for.
 
     Raises:
         DeadlineExceeded: not all were final in time.
@@ -114,7 +120,11 @@ def wait_flow(
             look = yield from _look(list(missing), lambda portion: _ask_results(portion, 0.0, until, clock))
             _move(look, missing, found)
         if missing:
-            _move((yield from _ask_results([next(reversed(missing))], wait, until, clock)), missing, found)
+            beside = [] if companions is None else companions.choose()
+            last, *others = yield from _ask_results([next(reversed(missing))], wait, until, clock, beside)
+            _move([last], missing, found)
+            if companions is not None:
+                companions.note(beside, others)
         if missing and until is not None and clock() >= until:
             raise _too_late(len(missing))
     return found
@@ -151,15 +161,17 @@ def _move(answers: Iterable[Result | None], missing: dict[str, None], found: dic
 
 
 def _ask_results(
-    ids: Sequence[str], wait: float, until: float | None, clock: Callable[[], float]
+    ids: Sequence[str], wait: float, until: float | None, clock: Callable[[], float], beside: Sequence[str] = ()
 ) -> Flow[list[Result | None]]:
     """Ask until the link lets an answer through; raises `DeadlineExceeded` if that is not in time."""
     failures = 0
     while True:
-        left = None if until is None else max(until - clock(), 0.0)
-        ask = asks.results(ids, wait) if left is None else asks.results(ids, min(wait, left), left + GRACE)
+        longest, within = wait, None
+        if until is not None:
+            left = max(until - clock(), 0.0)
+            longest, within = min(wait, left), left + GRACE
         try:
-            answers: list[Result | None] = yield ask
+            answers: list[Result | None] = yield asks.results(ids, longest, within, beside)
         except CallFailed as error:
             if not (error.retryable or isinstance(error, OutcomeUnknown | DeadlineExceeded)):
                 raise

@@ -20,6 +20,7 @@ from backwater_tornado.driving import drive, drive_async
 from backwater_tornado.errors import DeadlineExceeded, InvalidOption, RemoteError, TaskRevoked
 from backwater_tornado.results import AsyncResult, AwaitableResult, GroupResult, make_awaitable, make_result
 from backwater_tornado.tasks import asks
+from backwater_tornado.tasks.companions import Companions
 from backwater_tornado.tasks.flows import Flow, send_flow
 from backwater_tornado.tasks.outcomes import failed, progressed, succeeded
 from backwater_tornado.tasks.signatures import Canvas, chain, group, signature
@@ -43,6 +44,7 @@ class InPlace:
         self.confirmed = 0
         self.held: dict[str, Delivery] = {}
         self.asked: list[str] = []
+        self.companions = Companions()
         self.ask(asks.open_session("s", 60.0))
 
     def ask(self, ask: asks.Ask[Any]) -> Any:
@@ -116,6 +118,36 @@ def test_a_task_that_waits_is_pending_and_nothing_is_known_of_it(app: InPlace) -
     assert (result.result, result.info, result.progress, result.traceback, result.date_done) == (None,) * 5
     with pytest.raises(DeadlineExceeded):
         result.get(timeout=0)
+
+
+def test_one_question_brings_the_results_of_others_that_were_sent(app: InPlace) -> None:
+    first, second, third = (sent(app, A) for _ in range(3))
+    app.say(first.id, succeeded(1))
+    app.say(second.id, failed(raised(ValueError("no"))))
+    app.asked.clear()
+    assert first.get() == 1
+    with pytest.raises(RemoteError, match="no"):
+        second.get()
+    assert app.asked == ["results"]
+    app.say(third.id, succeeded(3))
+    assert (third.get(), first.get()) == (3, 1)
+    assert app.asked.count("results") == 3
+
+
+def test_what_was_forgotten_is_not_known_from_another_question(app: InPlace) -> None:
+    first, second = sent(app, A), sent(app, A)
+    app.say(first.id, succeeded(1))
+    app.say(second.id, succeeded(2))
+    first.get()
+    second.forget()
+    with pytest.raises(DeadlineExceeded):
+        second.get(timeout=0)
+
+
+def test_nobody_asks_for_what_is_kept_for_nobody(app: InPlace) -> None:
+    first, other = sent(app, A), sent(app, A.set(ignore_result=True))
+    assert app.companions.choose() == [first.id]
+    assert not other.is_kept
 
 
 def test_a_task_that_runs_tells_how_far_it_is(app: InPlace) -> None:

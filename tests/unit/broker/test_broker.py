@@ -531,6 +531,22 @@ def test_an_exclusive_queue_is_its_sessions_alone() -> None:
     brokering(test)
 
 
+def test_results_of_others_come_along_and_nobody_waits_for_them() -> None:
+    async def test(broker: Broker, clock: Clock) -> None:
+        await broker.publish([job(name, keep_result=60.0) for name in ("a", "b", "c")])
+        tokens = [each.token for each in (await broker.receive("w", WANT)).deliveries]
+        waiting = asyncio.create_task(broker.results(["a"], LONG, ["c", "b", "none"]))
+        await asyncio.sleep(0)
+        await broker.settle("w", [Settlement(tokens[1], Verdict.ACK, Outcome("SUCCESS", b"2"))])
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        await broker.settle("w", [Settlement(tokens[0], Verdict.ACK, Outcome("SUCCESS", b"1"))])
+        assert [None if each is None else each.id for each in await waiting] == ["a", None, "b", None]
+
+    brokering(test)
+
+
 # The end -------------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import pytest
 from backwater_tornado.broker.broker import Broker
 from backwater_tornado.broker.memory_store import MemoryStore
 from backwater_tornado.broker.performers import Direct, Performer
+from backwater_tornado.broker.portions import ALONG, fit_small
 from backwater_tornado.broker.stores import open_store
 from backwater_tornado.broker.values import (
     Batch,
@@ -21,6 +22,7 @@ from backwater_tornado.broker.values import (
     Poll,
     Publication,
     Queue,
+    Result,
     Settlement,
     SettleState,
     Verdict,
@@ -187,3 +189,13 @@ def test_results_that_do_not_fit_are_had_by_asking_again(store: Callable[[], Per
         await broker.close()
 
     asyncio.run(main())
+
+
+def test_what_comes_along_is_final_and_small_together() -> None:
+    def result(size: int, *, final: bool = True) -> Result:
+        return Result(str(size), Outcome("x", bytes(size)), final, 0.0)
+
+    large, half, small = result(ALONG + 1), result(ALONG // 2 + 1), result(10)
+    found = [None, large, half, half, small, result(0, final=False), result(0)]
+    assert fit_small(found) == [None, None, half, None, small, None, result(0)]
+    assert fit_small([result(ALONG)]) == [result(ALONG)]

@@ -105,6 +105,7 @@ def test_what_waits_at_the_broker_says_so() -> None:
         assert ask.waiting(6.0) is ask
         shorter = ask.waiting(2.5)
         assert (shorter.wait, shorter.args) == (2.5, tuple(2.5 if each == 5.0 else each for each in ask.args))
+    assert asks.results(["1"], 5.0, beside=["2"]).waiting(1.0).args == (["1"], 1.0, ["2"])
     assert (asks.results(["1"], 5.0, 7.0).within, asks.results(["1"]).within) == (7.0, None)
 
 
@@ -118,6 +119,7 @@ def test_what_waits_at_the_broker_says_so() -> None:
         asks.open_session("s", 1.0),
         asks.close_session("s"),
         asks.results([]),
+        asks.results(["1"], beside=["2"]),
         asks.forget([]),
         asks.declare(),
         asks.stats(),
