@@ -56,20 +56,14 @@ class EchoServer(socketserver.ThreadingTCPServer):
         return int(self.server_address[1])
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[EchoServer]:
+@pytest.fixture
+def server() -> Iterator[EchoServer]:
     with EchoServer() as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield running
         running.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def server(shared: EchoServer) -> EchoServer:
-    shared.opened, shared.ended, shared.ends = threading.Semaphore(0), threading.Semaphore(0), []
-    return shared
 
 
 @pytest.fixture
