@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -30,6 +30,7 @@ from backwater_tornado.errors import (
 )
 from backwater_tornado.tasks import flows
 from backwater_tornado.tasks.asks import Ask
+from backwater_tornado.tasks.companions import Companions
 from backwater_tornado.tasks.flows import (
     GRACE,
     MAX_IDS,
@@ -92,13 +93,13 @@ class Broker:
         self.sent.append((unpack(joins, list[Join]) if joins is not None else [], given))
         return [self.refused.get(each.message.id, TAKEN) for each in given]
 
-    def results(self, ids: list[str], wait: float) -> list[Result | None]:
+    def results(self, ids: list[str], wait: float, beside: Sequence[str] = ()) -> list[Result | None]:
         def look() -> list[Result | None]:
             return [
                 Result(each, Outcome("SUCCESS"), self.ended.get(each, 1e9) <= self.now, self.now)
                 if each in self.ended
                 else None
-                for each in ids
+                for each in (*ids, *beside)
             ]
 
         if not any(each is not None and each.final for each in look()):
@@ -205,6 +206,19 @@ def test_one_is_waited_for_in_one_request() -> None:
     assert wait(broker, "a") == ["a"]
     assert [(each.args, each.wait, each.within) for each in broker.asks] == [((["a"], WAIT), WAIT, None)]
     assert broker.now == 103.0
+
+
+def test_what_has_ended_beside_it_comes_along() -> None:
+    class Handle:
+        id, known = "b", None
+
+    broker, companions, handle = Broker(), Companions(), Handle()
+    companions.add(handle)
+    broker.ended = {"a": 103.0, "b": 101.0}
+    found = drive(wait_flow(["a"], None, WAIT, broker.clock, companions), broker)
+    assert list(found) == ["a"]
+    assert [each.args for each in broker.asks] == [(["a"], WAIT, ["b"])]
+    assert companions.take(handle) == Result("b", Outcome("SUCCESS"), True, 103.0)
 
 
 def test_it_is_asked_for_again_as_long_as_it_takes() -> None:
