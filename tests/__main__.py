@@ -41,6 +41,9 @@ EDGE_TESTS = ("tests/test_exports.py", "tests/end_to_end/test_app.py", "tests/en
 #: whole programs, made of what is tried by itself on each Python.
 SAME_EVERYWHERE = ("tests/vectors", "tests/properties", "tests/end_to_end", "tests/faults", "tests/test_examples.py")
 
+#: What a Python between that one and the newest is tried with: what breaks there mostly breaks on the newest, too.
+BETWEEN = ("tests/unit", "tests/contracts/test_store.py", "tests/contracts/test_client.py")
+
 #: The tail of the report is read by `.ci/run`, which repeats it after make's own last words.
 SUMMARY_FILE = PROJECT / "build" / "tests-summary.txt"
 
@@ -175,9 +178,8 @@ class Run:
         place = environments.copy_tests(PROJECT, folder)
         env = environments.clean_environment()
         origin = "import sys, backwater_tornado as b; sys.exit(not b.__file__.startswith(sys.prefix) and b.__file__)"
-        # This very Python has just run the rest on the source.
         others = tuple(f"--ignore={path}" for path in SAME_EVERYWHERE)
-        chosen = EDGE_TESTS if version == environments.OWN_VERSION else others
+        chosen = {environments.VERSIONS[-1]: others, environments.OWN_VERSION: EDGE_TESTS}.get(version, BETWEEN)
         if not went_well([installed, "-P", "-c", origin], env=env):
             return False
         return self._beside(installed, f"Python {version}", ["-m", "not slow", *chosen], place, env)
