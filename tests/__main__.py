@@ -39,7 +39,10 @@ EDGE_TESTS = ("tests/test_exports.py", "tests/end_to_end/test_app.py", "tests/en
 
 #: What another Python has little say in, tried once on the source: bytes that are given, long searches among them, and
 #: whole programs, made of what is tried by itself on each Python.
-SAME_EVERYWHERE = ("tests/vectors", "tests/properties", "tests/end_to_end", "tests/faults", "tests/test_examples.py")
+SAME_EVERYWHERE = (
+    *("tests/vectors", "tests/properties", "tests/erlang", "tests/end_to_end", "tests/faults"),
+    "tests/test_examples.py",
+)
 
 #: What a Python between that one and the newest is tried with: what breaks there mostly breaks on the newest, too.
 BETWEEN = ("tests/unit", "tests/contracts/test_store.py", "tests/contracts/test_client.py")
